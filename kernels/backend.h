@@ -1,0 +1,67 @@
+/* The backend boundary: whatever can run a plan's forward pass over a batch (DESIGN 4).
+ *
+ * A backend is a table of functions plus a context. An hr_engine is one plan prepared by one backend at one
+ * precision (weights packed, dtypes converted); it is immutable and shared. An hr_worker is the scratch memory
+ * of one thread: one thread at a time may use it, many workers run side by side on one engine.
+ *
+ * Numbers: MODEL.md 5. Batch invariance: the bits of a row's logits do not depend on the other rows, on how
+ * the rows are cut into slices, nor on their count.
+ */
+#ifndef HOMERANK_KERNELS_BACKEND_H
+#define HOMERANK_KERNELS_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/status.h"
+#include "kernels/plan.h"
+#include "schema/slice.h"
+
+typedef enum hr_precision { HR_PRECISION_F32, HR_PRECISION_BF16 } hr_precision;
+
+/* What a backend implements. All entries are required unless marked optional. */
+typedef struct hr_backend_i {
+    const char *name; /* as on the command line */
+    /* (optional; default: yes) Whether this machine can run it; else err says why. */
+    hr_status (*available)(hr_error *err);
+    /* Prepares the plan; *context is the backend's own. UNIMPLEMENTED where it has no such precision. */
+    hr_status (*engine_create)(const hr_plan *plan, hr_precision precision, void **context, hr_error *err);
+    void (*engine_destroy)(void *context);
+    hr_status (*worker_create)(void *context, void **worker, hr_error *err);
+    void (*worker_destroy)(void *worker);
+    hr_status (*forward)(void *worker, const hr_slice *slices, size_t n_slices, hr_error *err);
+    /* (optional; default: nothing) One line on how it will run: ISA, block sizes, emulation. */
+    void (*describe)(const void *context, char *text, size_t size);
+} hr_backend_i;
+
+typedef struct hr_engine hr_engine;
+typedef struct hr_worker hr_worker;
+
+/* name: "reference", "onednn", "cuda" or "auto" (the fastest that this build has and this machine can run).
+ * The plan is borrowed and must outlive the engine. Allocates all that is shared.
+ * Errors: INVALID_ARGUMENT (unknown name), UNAVAILABLE (not in this build or not on this machine, with the
+ * reason), OUT_OF_MEMORY, DEVICE. */
+hr_status hr_engine_create(const char *name, hr_precision precision, const hr_plan *plan, hr_engine **engine,
+                           hr_error *err);
+void hr_engine_destroy(hr_engine *engine); /* after its workers; NULL is allowed */
+
+/* The backend's name, and one line on how it runs, e.g. "onednn bf16 (emulated), blocks of 16, 64, 128". */
+const char *hr_engine_backend(const hr_engine *engine);
+void hr_engine_describe(const hr_engine *engine, char *text, size_t size);
+
+/* Allocates everything that forward needs. */
+hr_status hr_worker_create(hr_engine *engine, hr_worker **worker, hr_error *err);
+void hr_worker_destroy(hr_worker *worker); /* NULL is allowed */
+
+/* Writes every slice's logits. Any number of rows; blocking; allocates nothing.
+ * Errors: DEVICE, and then the logits are undefined. */
+hr_status hr_forward(hr_worker *worker, const hr_slice *slices, size_t n_slices, hr_error *err);
+
+/* "reference, onednn": the backends in this build, for help texts and errors. */
+const char *hr_backend_names(void);
+
+/* Parses "f32" or "bf16". INVALID_ARGUMENT otherwise. */
+hr_status hr_precision_parse(const char *text, hr_precision *precision, hr_error *err);
+const char *hr_precision_name(hr_precision precision);
+
+#endif

@@ -1,0 +1,53 @@
+/* A loaded model: config.json + model.safetensors, its plan, and an engine with one worker per thread.
+ *
+ * Loading checks everything (MODEL.md 1 and 2) and copies the tensors out of the file, so that nothing that
+ * happens to the files afterwards can touch a loaded model. A model is immutable and counted by reference: any
+ * thread may read it, and a request holds a reference while it runs.
+ */
+#ifndef HOMERANK_MODEL_MODEL_H
+#define HOMERANK_MODEL_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "kernels/backend.h"
+#include "model/fusion.h"
+#include "schema/schema.h"
+
+typedef struct hr_model hr_model;
+
+typedef struct hr_model_options {
+    const char *backend; /* as hr_engine_create */
+    hr_precision precision;
+    uint32_t n_workers; /* how many threads will call hr_model_forward side by side, >= 1 */
+} hr_model_options;
+
+/* Loads dir (the folder with config.json) as `name` version `version`. The reference count is 1.
+ * Errors: INVALID_ARGUMENT (the file, the tensor or key, expected, found), IO, OUT_OF_MEMORY, and those of
+ * hr_engine_create. */
+hr_status hr_model_load(const char *dir, const char *name, uint64_t version, const hr_model_options *options,
+                        hr_model **model, hr_error *err);
+hr_model *hr_model_ref(hr_model *model);
+void hr_model_unref(hr_model *model); /* NULL is allowed */
+
+const char *hr_model_name(const hr_model *model);
+uint64_t hr_model_version(const hr_model *model);
+const char *hr_model_label(const hr_model *model); /* "name@version" */
+const hr_schema *hr_model_schema(const hr_model *model);
+const hr_plan *hr_model_plan(const hr_model *model);
+const hr_fusion *hr_model_fusion(const hr_model *model); /* config.json's default */
+const hr_engine *hr_model_engine(const hr_model *model);
+uint64_t hr_model_parameters(const hr_model *model, uint64_t *embedding_parameters); /* network; embeddings */
+
+/* The index of a task, or -1. */
+int hr_model_task(const hr_model *model, const char *name);
+
+/* Logits of all slices by worker `worker` < n_workers; each worker is used by one thread at a time. */
+hr_status hr_model_forward(const hr_model *model, uint32_t worker, const hr_slice *slices, size_t n_slices,
+                           hr_error *err);
+
+/* MODEL.md 2: a task's output from its logit, in double. */
+double hr_output_apply(hr_output output, double logit);
+
+#endif

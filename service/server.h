@@ -1,0 +1,38 @@
+/* The gRPC server on the C core: Ranker (Rank, RankStream), Health and ServerReflection over one port.
+ *
+ * N completion queues with one poller thread each. A call's state is freed when its count of pending
+ * operations is zero. Nothing blocks a poller: ranking goes to the pipeline, whose worker sends the answer.
+ */
+#ifndef HOMERANK_SERVICE_SERVER_H
+#define HOMERANK_SERVICE_SERVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "service/pipeline.h"
+
+typedef struct hr_server hr_server;
+
+typedef struct hr_server_options {
+    const char *listen;         /* HOST:PORT, port 0 = any free one; borrowed for the call */
+    uint32_t n_pollers;
+    uint32_t max_message_nbytes; /* of a request */
+    uint32_t max_open_calls;     /* unary calls and stream messages in the server together */
+    uint32_t max_call_nbytes;    /* cap of one call's arena */
+    uint32_t grace_ms;           /* at shutdown, for accepted calls to finish */
+} hr_server_options;
+
+/* Binds, starts the pollers and serves. The pipeline is borrowed and must outlive the server.
+ * Errors: IO "listen HOST:PORT: ..." (a port in use), INVALID_ARGUMENT (not HOST:PORT), OUT_OF_MEMORY. */
+hr_status hr_server_start(const hr_server_options *options, hr_pipeline *pipeline, hr_server **server,
+                          hr_error *err);
+
+/* The port bound. */
+uint16_t hr_server_port(const hr_server *server);
+
+/* Graceful shutdown: health NOT_SERVING, no new calls, the accepted ones finish within grace_ms, then the rest
+ * is cancelled; returns when all pollers have ended and frees the server. */
+void hr_server_shutdown(hr_server *server);
+
+#endif
