@@ -23,6 +23,11 @@ typedef struct hr_model_options {
     uint32_t n_workers; /* how many threads will call hr_model_forward side by side, >= 1 */
 } hr_model_options;
 
+/* The name and version that a plain model folder stands for: the parent folder's name and the folder's own
+ * where that is a positive integer (ROOT/home/3 -> "home", 3), else the folder's name and 1.
+ * Errors: IO (no such folder), INVALID_ARGUMENT (a name that does not fit name[size]). */
+hr_status hr_model_identify(const char *dir, char *name, size_t size, uint64_t *version, hr_error *err);
+
 /* Loads dir (the folder with config.json) as `name` version `version`. The reference count is 1.
  * Errors: INVALID_ARGUMENT (the file, the tensor or key, expected, found), IO, OUT_OF_MEMORY, and those of
  * hr_engine_create. */
@@ -39,6 +44,11 @@ const hr_plan *hr_model_plan(const hr_model *model);
 const hr_fusion *hr_model_fusion(const hr_model *model); /* config.json's default */
 const hr_engine *hr_model_engine(const hr_model *model);
 uint64_t hr_model_parameters(const hr_model *model, uint64_t *embedding_parameters); /* network; embeddings */
+
+/* Something that belongs to the model and lives as long as it does (the service's feature encoder for its
+ * schema): destroyed with it, after its engine. Set at most once, before the model is shared. */
+void hr_model_attach(hr_model *model, void *attachment, void (*destroy)(void *attachment));
+void *hr_model_attachment(const hr_model *model); /* NULL where none was set */
 
 /* The index of a task, or -1. */
 int hr_model_task(const hr_model *model, const char *name);

@@ -14,9 +14,9 @@ typedef struct hr_repository_options {
     hr_model_options model;
     const char *default_model; /* borrowed for the call; NULL or "": none */
     /* (optional) Called with every loaded version before it is published; a failure refuses the version.
-     * The service checks verify.jsonl here, because it needs the feature encoder. */
-    hr_status (*check)(const hr_model *model, const char *dir, void *arg, hr_error *err);
-    void *check_arg;
+     * The service attaches the schema's feature encoder and checks verify.jsonl here: model/ knows neither. */
+    hr_status (*prepare)(hr_model *model, const char *dir, void *arg, hr_error *err);
+    void *prepare_arg;
 } hr_repository_options;
 
 /* Scans root and loads the latest version of every model that loads; a version that fails is logged and the
@@ -25,6 +25,11 @@ typedef struct hr_repository_options {
 hr_status hr_repository_open(const char *root, const hr_repository_options *options,
                              hr_repository **repository, hr_error *err);
 void hr_repository_close(hr_repository *repository); /* drops its references; NULL is allowed */
+
+/* A repository of one model from its plain folder (hr_model_identify), for offline scoring. Errors: those of
+ * hr_model_load and of prepare. */
+hr_status hr_repository_open_folder(const char *dir, const hr_repository_options *options,
+                                    hr_repository **repository, hr_error *err);
 
 /* Resolves RankRequest.model ("", "name", "name@version", "name:label") to a model with a reference for the
  * caller. Errors: NOT_FOUND, INVALID_ARGUMENT (not of that form; "" with several models and no default). */
