@@ -47,6 +47,7 @@ void hr_engine_destroy(hr_engine *engine); /* after its workers; NULL is allowed
 
 /* The backend's name, and one line on how it runs, e.g. "onednn bf16 (emulated), blocks of 16, 64, 128". */
 const char *hr_engine_backend(const hr_engine *engine);
+hr_precision hr_engine_precision(const hr_engine *engine);
 void hr_engine_describe(const hr_engine *engine, char *text, size_t size);
 
 /* Allocates everything that forward needs. */

@@ -35,7 +35,6 @@ struct hr_rank_call {
     /* Out. */
     hr_error error;                       /* code HR_OK: response is set */
     Homerank__V1__RankResponse *response; /* arena */
-    const float *logits;                  /* (n_items, T) in the request's order and the model's; arena */
     /* The pipeline's own. */
     void *state;
 };
@@ -50,7 +49,8 @@ typedef struct hr_pipeline_options {
     bool allow_forced_variations;
 } hr_pipeline_options;
 
-/* The repository and store are borrowed and must outlive the pipeline. Starts the worker threads. */
+/* The repository (opened with hr_servable_prepare) and the store are borrowed and must outlive the pipeline.
+ * Starts the worker threads. Errors: INVALID_ARGUMENT (an option), OUT_OF_MEMORY, RESOURCE_EXHAUSTED. */
 hr_status hr_pipeline_create(const hr_pipeline_options *options, hr_repository *repository, hr_store *store,
                              hr_pipeline **pipeline, hr_error *err);
 
