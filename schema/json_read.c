@@ -131,37 +131,31 @@ hr_status hr_json_as_number(const json_t *value, const char *where, const char *
     return HR_OK;
 }
 
-/* Whether a getter has a value to read: it is false, with *status set, where the key is absent. */
-static bool find(const json_t *object, const char *where, const char *key, bool required,
-                 const json_t **value, hr_status *status, hr_error *err) {
+/* Whether there is nothing to read: the key is absent and may be. An absent key that is required is read as
+ * the NULL value, which is of no type. */
+static bool absent(const json_t *object, const char *key, bool required, const json_t **value) {
     *value = json_object_get(object, key);
-    *status = HR_OK;
-    if (*value == NULL && required)
-        *status = hr_error_set(err, HR_INVALID_ARGUMENT, "%s: %s: expected, found nothing", where, key);
-    return *value != NULL;
+    return *value == NULL && !required;
 }
 
 hr_status hr_json_get_string(const json_t *object, const char *where, const char *key, bool required,
                              const char **out, hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     return hr_json_as_string(value, where, key, out, err);
 }
 
 hr_status hr_json_get_name(const json_t *object, const char *where, const char *key, bool required,
                            const char **out, hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     return hr_json_as_name(value, where, key, out, err);
 }
 
 hr_status hr_json_get_choice(const json_t *object, const char *where, const char *key, bool required,
                              const char *const *choices, size_t n_choices, unsigned *out, hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     if (json_is_string(value) && strlen(json_string_value(value)) == json_string_length(value) &&
         is_one_of(json_string_value(value), choices, n_choices, out))
         return HR_OK;
@@ -173,24 +167,21 @@ hr_status hr_json_get_choice(const json_t *object, const char *where, const char
 hr_status hr_json_get_uint(const json_t *object, const char *where, const char *key, bool required,
                            uint32_t min, uint32_t max, uint32_t *out, hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     return hr_json_as_uint(value, where, key, min, max, out, err);
 }
 
 hr_status hr_json_get_number(const json_t *object, const char *where, const char *key, bool required,
                              double *out, hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     return hr_json_as_number(value, where, key, out, err);
 }
 
 hr_status hr_json_get_positive(const json_t *object, const char *where, const char *key, bool required,
                                double *out, hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     double number = json_number_value(value);
     if (!json_is_number(value) || !isfinite(number) || !(number > 0))
         return hr_json_expected(where, key, "a finite number > 0", value, err);
@@ -201,8 +192,7 @@ hr_status hr_json_get_positive(const json_t *object, const char *where, const ch
 hr_status hr_json_get_bool(const json_t *object, const char *where, const char *key, bool required, bool *out,
                            hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     if (!json_is_boolean(value)) return hr_json_expected(where, key, "true or false", value, err);
     *out = json_is_true(value);
     return HR_OK;
@@ -211,8 +201,7 @@ hr_status hr_json_get_bool(const json_t *object, const char *where, const char *
 hr_status hr_json_get_array(const json_t *object, const char *where, const char *key, bool required,
                             size_t min_n, size_t max_n, const json_t **out, hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     if (!json_is_array(value)) return hr_json_expected(where, key, "an array", value, err);
     if (json_array_size(value) < min_n || json_array_size(value) > max_n)
         return hr_error_set(err, HR_INVALID_ARGUMENT, "%s: %s: expected %zu to %zu elements, found %zu",
@@ -224,8 +213,7 @@ hr_status hr_json_get_array(const json_t *object, const char *where, const char 
 hr_status hr_json_get_object(const json_t *object, const char *where, const char *key, bool required,
                              const json_t **out, hr_error *err) {
     const json_t *value;
-    hr_status status;
-    if (!find(object, where, key, required, &value, &status, err)) return status;
+    if (absent(object, key, required, &value)) return HR_OK;
     if (!json_is_object(value)) return hr_json_expected(where, key, "an object", value, err);
     *out = value;
     return HR_OK;
