@@ -6,7 +6,10 @@
 
 #include <stdint.h>
 
-enum { HR_HISTOGRAM_SUB_BITS = 7, HR_HISTOGRAM_BUCKETS = (64 - HR_HISTOGRAM_SUB_BITS + 2) << (HR_HISTOGRAM_SUB_BITS - 1) };
+enum {
+    HR_HISTOGRAM_SUB_BITS = 7,
+    HR_HISTOGRAM_BUCKETS = (64 - HR_HISTOGRAM_SUB_BITS + 2) << (HR_HISTOGRAM_SUB_BITS - 1)
+};
 
 typedef struct hr_histogram {
     uint64_t counts[HR_HISTOGRAM_BUCKETS];

@@ -30,7 +30,8 @@ typedef struct hr_log_field {
 /* Fields are evaluated only where the level is enabled. */
 #define hr_log(level, ...)                                                                                   \
     do {                                                                                                     \
-        if (hr_log_enabled(level)) hr_log_write_(level, __VA_ARGS__, (hr_log_field){.kind = HR_LOG_FIELD_END}); \
+        if (hr_log_enabled(level))                                                                           \
+            hr_log_write_(level, __VA_ARGS__, (hr_log_field){.kind = HR_LOG_FIELD_END});                     \
     } while (0)
 
 bool hr_log_enabled(hr_log_level level);

@@ -9,7 +9,8 @@
 
 /* Starts a joinable thread with all signals blocked (signals are the main thread's) and a name (at most 15
  * bytes, seen in top and gdb). Errors: RESOURCE_EXHAUSTED. */
-hr_status hr_thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg, hr_error *err);
+hr_status hr_thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg,
+                          hr_error *err);
 
 /* The CPUs this process may run on (its affinity mask and cgroup quota), >= 1. */
 uint32_t hr_cpu_count(void);
