@@ -1,7 +1,8 @@
-/* The ranking pipeline: the way of one request from a decoded RankRequest to a RankResponse (DESIGN 3), without
- * gRPC, so that the server and `homerank score` run the very same code.
+/* The ranking pipeline: the way of one request from a decoded RankRequest to a RankResponse (DESIGN 3),
+ * without gRPC, so that the server and `homerank score` run the very same code.
  *
- *   submit -> validate -> resolve the model -> fetch records -> queue -> worker: encode, forward, fuse, rank -> done
+ *   submit -> validate -> resolve the model -> fetch records -> queue -> worker: encode, forward, fuse, rank
+ * -> done
  *
  * Thread rule: any thread may submit. `done` is called exactly once per call: on the submitter's thread where
  * the call is refused at once, else on a worker's (or, refused after its fetch, on the store's).
@@ -29,7 +30,7 @@ struct hr_rank_call {
     hr_arena *arena;                          /* the call's memory; its cap bounds the call */
     uint64_t received_ns;                     /* hr_clock_ns, when the call arrived */
     uint64_t deadline_ns;                     /* hr_clock_ns; UINT64_MAX: none */
-    atomic_bool cancelled;                    /* may be set by any thread at any time: work not yet begun is dropped */
+    atomic_bool cancelled; /* may be set by any thread at any time: work not yet begun is dropped */
     void (*done)(hr_rank_call *call);
     void *arg;
     /* Out. */
@@ -40,13 +41,12 @@ struct hr_rank_call {
 };
 
 typedef struct hr_pipeline_options {
-    uint32_t n_workers;          /* = hr_model_options.n_workers of the repository */
-    uint32_t max_items;          /* per request */
-    uint32_t max_id_nbytes;      /* user and item ids */
-    uint32_t max_queued_calls;   /* calls accepted and not yet finished; past it RESOURCE_EXHAUSTED */
-    uint64_t max_queued_items;   /* items of those calls together */
-    bool strict_features;        /* a store that cannot answer is UNAVAILABLE for every call */
-    bool allow_forced_variations;
+    uint32_t n_workers;        /* = hr_model_options.n_workers of the repository */
+    uint32_t max_items;        /* per request */
+    uint32_t max_id_nbytes;    /* user and item ids */
+    uint32_t max_queued_calls; /* calls accepted and not yet finished; past it RESOURCE_EXHAUSTED */
+    uint64_t max_queued_items; /* items of those calls together */
+    bool strict_features;      /* a store that cannot answer is UNAVAILABLE for every call */
 } hr_pipeline_options;
 
 /* The repository (opened with hr_servable_prepare) and the store are borrowed and must outlive the pipeline.
