@@ -26,7 +26,7 @@ typedef struct reference_worker {
     float *x;         /* (widest input) a unit's input */
     float *gated;     /* (widest input) x after the feature gate */
     float *g;         /* (widest gate input) */
-    float *low;       /* (largest rank) x Down^T of one LoRA branch */
+    float *low;       /* (largest L * rank) x Down_l^T of every branch l */
     float *hidden;    /* (widest hidden layer) what an expert's or tower's layer reads */
     float *hidden2;   /* (widest hidden layer) what it writes */
     float *weights;   /* (most mixed experts or LoRAs) a softmax */
