@@ -64,7 +64,7 @@ typedef struct hr_row_layout {
 } hr_row_layout;
 
 typedef struct hr_schema {
-    const hr_table *tables;
+    const hr_table *tables; /* sorted by name */
     uint32_t n_tables;
     const hr_feature *features; /* in the order of config.json, which is v's order */
     uint32_t n_features;
