@@ -3,8 +3,9 @@
  * An encoder is made once per schema and is immutable: any thread may use it. The scratch of one encoding, an
  * hr_bound, belongs to the caller's request. Values are doubles until the last step, then rounded to f32.
  *
- * To encode a row: hr_bind_clear, bind the stored record's values, then the inline ones (the later wins, field
- * by field), then hr_encode_row. `user_id` and `item_id` are always the id asked for.
+ * To encode a row: clear the bindings (all zero), bind the stored record's values, then the inline ones (the
+ * later wins, field by field), then hr_encode_row. A user's `user_id` and an item's `item_id` are always the
+ * id asked for: they are no field of their record, and a value bound under that name is ignored.
  */
 #ifndef HOMERANK_FEATURES_ENCODER_H
 #define HOMERANK_FEATURES_ENCODER_H
@@ -20,9 +21,12 @@
 
 typedef struct hr_encoder hr_encoder;
 
+/* One field's value. All zero: missing. */
 typedef struct hr_binding {
-    const Homerank__V1__FeatureValue *value; /* NULL: missing; borrowed */
-    bool is_inline;                          /* from the request: a wrong kind is an error, not a count */
+    const Homerank__V1__FeatureValue *value; /* borrowed; NULL: missing, or plain text */
+    const char *plain; /* (plain_nbytes) the text of a hash's field (HR_RECORD_FIELDS), borrowed; else NULL */
+    size_t plain_nbytes; /* what the text stands for depends on the feature: lists are split at commas */
+    bool is_inline;      /* from the request: a wrong kind is an error, not a count */
 } hr_binding;
 
 /* The schema is borrowed and must outlive the encoder. Errors: OUT_OF_MEMORY. */
@@ -32,19 +36,22 @@ void hr_encoder_destroy(hr_encoder *encoder); /* NULL is allowed */
 /* The distinct fields that the schema reads of an entity; the slots of a binding array. */
 const hr_field_list *hr_encoder_fields(const hr_encoder *encoder, hr_entity entity);
 
-/* Binds field `name` to value in bindings[n_names of the entity]; a field the schema does not read is ignored.
- * The caller clears bindings (all zero) before each row. */
+/* Binds field `name` to value in bindings[n_names of the entity]; a field the schema does not read is
+ * ignored. The caller clears bindings (all zero) before each row. */
 void hr_bind(const hr_encoder *encoder, hr_entity entity, hr_binding *bindings, const char *name,
              const Homerank__V1__FeatureValue *value, bool is_inline);
 
-/* Binds a stored record. A record that is not a valid FeatureMap binds nothing and adds 1 to *n_invalid. What
- * it unpacks lives in the arena. Errors: RESOURCE_EXHAUSTED when the arena's cap is reached. */
+/* Binds a stored record. A record that is not a valid FeatureMap binds nothing and adds 1 to *n_invalid; a
+ * missing record binds nothing. What it unpacks lives in the arena. Errors: RESOURCE_EXHAUSTED when the
+ * arena's cap is reached. */
 hr_status hr_bind_record(const hr_encoder *encoder, hr_entity entity, hr_binding *bindings,
                          const hr_record *record, hr_arena *arena, uint32_t *n_invalid, hr_error *err);
 
 /* Encodes one row of hr_row_words(schema, entity) words. id is the user's or item's id (ignored for context).
- * Values of the wrong kind: in a stored record they count in *n_invalid and are missing; inline they are
- * INVALID_ARGUMENT "feature ...: expected ..., found ...". Writes the whole row unless it fails. */
+ * Values of the wrong kind: in a stored record they are missing and add 1 to *n_invalid for every feature
+ * that reads them (in an `ids` list, for every such element); inline they are INVALID_ARGUMENT "feature ...:
+ * expected
+ * ..., found ...". Writes the whole row, unused words of `ids` as zeros, unless it fails. */
 hr_status hr_encode_row(const hr_encoder *encoder, hr_entity entity, const char *id,
                         const hr_binding *bindings, void *row, uint32_t *n_invalid, hr_error *err);
 
