@@ -104,6 +104,10 @@ const char *hr_engine_backend(const hr_engine *engine) {
     return engine->backend->name;
 }
 
+hr_precision hr_engine_precision(const hr_engine *engine) {
+    return engine->precision;
+}
+
 void hr_engine_describe(const hr_engine *engine, char *text, size_t size) {
     if (engine->backend->describe != NULL) {
         engine->backend->describe(engine->context, text, size);

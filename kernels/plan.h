@@ -15,12 +15,7 @@
 
 typedef enum hr_activation { HR_ACTIVATION_RELU, HR_ACTIVATION_SWISH } hr_activation;
 typedef enum hr_norm { HR_NORM_NONE, HR_NORM_LAYER } hr_norm;
-typedef enum hr_output {
-    HR_OUTPUT_SIGMOID,
-    HR_OUTPUT_IDENTITY,
-    HR_OUTPUT_SOFTPLUS,
-    HR_OUTPUT_EXP
-} hr_output;
+typedef enum hr_output { HR_OUTPUT_SIGMOID, HR_OUTPUT_IDENTITY, HR_OUTPUT_SOFTPLUS, HR_OUTPUT_EXP } hr_output;
 
 enum { HR_SOURCE_FEATURES = -1 };
 
@@ -64,16 +59,23 @@ typedef struct hr_unit {
     uint32_t n_expert_layers;             /* 0 where E = 0 */
     const hr_expert_layer *expert_layers; /* (n_expert_layers) */
     hr_feature_gate feature_gate;
-    const uint32_t *mix; /* (n_mix) unit indices in the same layer, in list order */
-    uint32_t n_mix;      /* 0: the unit has no output, it only lends its experts */
-    uint32_t n_mixed;    /* experts mixed: the sum of E over mix */
+    const uint32_t *mix;      /* (n_mix) unit indices in the same layer, in list order */
+    uint32_t n_mix;           /* 0: the unit has no output, it only lends its experts */
+    uint32_t n_mixed;         /* experts mixed: the sum of E over mix */
     const float *gate_weight; /* (n_mixed, gate_input.width); NULL where n_mixed = 1: the weight is 1 */
     const float *gate_bias;   /* (n_mixed) or NULL likewise */
     bool self_gate;
     const float *self_gate_weight; /* (E, gate_input.width) or NULL */
     const float *self_gate_bias;   /* (E) or NULL */
-    uint32_t width;                /* of one expert's output and of the unit's own */
+    /* Of y, the unit's output; where it has no mix, of its experts' outputs. A unit whose experts only others
+     * mix may have experts of another width than its own output: see hr_unit_expert_width. */
+    uint32_t width;
 } hr_unit;
+
+/* The width of one of the unit's experts' outputs; 0 where E = 0. */
+static inline uint32_t hr_unit_expert_width(const hr_unit *unit) {
+    return unit->n_expert_layers == 0 ? 0 : unit->expert_layers[unit->n_expert_layers - 1].out;
+}
 
 typedef struct hr_layer {
     const char *name;

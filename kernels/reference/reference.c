@@ -15,7 +15,7 @@
 
 /* What one layer of units leaves behind for one row. */
 typedef struct layer_values {
-    float **experts; /* (units) of (E, width): e, each expert's output */
+    float **experts; /* (units) of (E, expert width): e, each expert's output */
     float **outputs; /* (units) of (width): y; NULL for a unit without mix */
 } layer_values;
 
@@ -186,7 +186,8 @@ static void experts(reference_worker *w, const hr_unit *unit, float *e) {
         feature_gate(w, &unit->feature_gate, unit->input.width);
         x = w->gated;
     }
-    for (uint32_t k = 0; k < unit->n_experts; k++) expert(w, unit, k, x, e + (size_t)k * unit->width);
+    size_t width = hr_unit_expert_width(unit);
+    for (uint32_t k = 0; k < unit->n_experts; k++) expert(w, unit, k, x, e + k * width);
 }
 
 /* Step 5: y = Σ_j softmax(g G^T + b)_j · e_j over the experts of the units in the mix, in list order. */
@@ -311,7 +312,7 @@ static void extents_add_unit(extents *max, const hr_unit *unit) {
     for (uint32_t i = 0; i < unit->n_expert_layers; i++) {
         max->hidden = max_size(max->hidden, unit->expert_layers[i].out);
     }
-    max->per_row += ((size_t)unit->n_experts + 1) * unit->width;
+    max->per_row += (size_t)unit->n_experts * hr_unit_expert_width(unit) + unit->width;
     max->pointers += 2;
 }
 
@@ -355,7 +356,7 @@ static void worker_layout(reference_worker *w, const extents *max) {
         pointers += 2 * (size_t)layer->n_units;
         for (uint32_t u = 0; u < layer->n_units; u++) {
             const hr_unit *unit = &layer->units[u];
-            w->layers[y].experts[u] = take(&cursor, (size_t)unit->n_experts * unit->width);
+            w->layers[y].experts[u] = take(&cursor, (size_t)unit->n_experts * hr_unit_expert_width(unit));
             w->layers[y].outputs[u] = unit->n_mix == 0 ? NULL : take(&cursor, unit->width);
         }
     }
