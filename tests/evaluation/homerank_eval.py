@@ -9,6 +9,7 @@ encoder and network, all in NumPy doubles and written for being read beside MODE
 Letters as there: B rows, D width of v, E experts of a unit, L branches of a feature gate, T tasks.
 """
 
+import gzip
 import json
 import os
 import re
@@ -110,11 +111,18 @@ def feature_value(value):
     if isinstance(value, float):
         return ("number", value)
     if any(isinstance(element, str) for element in value) or all(type(element) is int for element in value):
-        return ("ids", ["" if element is None else _list_text(element) for element in value])
+        return ("ids", ["" if element is None else _element_text(element) for element in value])
     return ("numbers", [float("nan") if element is None else float(element) for element in value])
 
 
-def _list_text(element):
+def _element_text(element):
+    """The text that a list of texts carries for a number among them."""
+    if isinstance(element, float) and not element.is_integer():
+        return repr(element)
+    return _id_text(element)
+
+
+def _id_text(element):
     return element if isinstance(element, str) else integral_text(element)
 
 
@@ -202,7 +210,7 @@ class Encoder:
         rows = []
         for element in content[:feature.get("max_length", 50)]:
             try:
-                rows.append(self.row(feature["table"], _list_text(element)))
+                rows.append(self.row(feature["table"], _id_text(element)))
             except (WrongKind, OverflowError, ValueError) as error:
                 if strict:
                     raise WrongKind(str(error)) from None
@@ -267,17 +275,72 @@ def apply_output(kind, z):
                 "exp": np.exp}[kind](np.asarray(z, np.float64))
 
 
-class Model:
-    """A model folder, evaluated in float64."""
+def expected_shapes(config):
+    """Section 2, Tensors: {name: shape} of all that config.json calls for."""
+    shapes, widths = {}, {"features": 0}
+    for feature in config["features"]:
+        if "table" in feature:
+            widths["features"] += config["tables"][feature["table"]]["dim"]
+        else:
+            widths["features"] += feature.get("length", 1)
+    for name, table in config["tables"].items():
+        shapes["embedding.%s.weight" % name] = (table["rows"], table["dim"])
+    network = config["network"]
+    for layer in network["layers"]:
+        units = {unit["name"]: unit for unit in layer["units"]}
+        for unit in layer["units"]:
+            shapes.update(_unit_shapes(network.get("norm", "batch"), layer, unit, units, widths))
+        for unit in layer["units"]:
+            if "mix" in unit:
+                lender = next(name for name in unit["mix"] if units[name]["experts"])
+                widths[layer["name"] + "." + unit["name"]] = units[lender]["hidden"][-1]
+    for task in network["tasks"]:
+        sizes = [widths[task["input"]]] + task.get("tower", []) + [1]
+        for i in range(len(sizes) - 1):
+            shapes["tower.%s.%d.weight" % (task["name"], i)] = (sizes[i + 1], sizes[i])
+            shapes["tower.%s.%d.bias" % (task["name"], i)] = (sizes[i + 1],)
+    return shapes
 
-    def __init__(self, folder):
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-            self.config = json.load(file)
-        if self.config["format"] != "homerank/1":
-            raise ValueError("format %r" % self.config["format"])
-        self.network = self.config["network"]
-        self.encoder = Encoder(self.config["tables"], self.config["features"])
-        self.tensors = read_safetensors(os.path.join(folder, "model.safetensors"))
+
+_NORM_TENSORS = {"batch": ("weight", "bias", "running_mean", "running_var"), "layer": ("weight", "bias"), "none": ()}
+
+
+def _unit_shapes(norm, layer, unit, units, widths):
+    prefix, n, shapes = "%s.%s." % (layer["name"], unit["name"]), unit["experts"], {}
+    width = sum(widths[name] for name in unit["input"])
+    gate_width = sum(widths[name] for name in unit.get("gate_input", unit["input"]))
+    sizes = [width] + (unit.get("hidden", []) if n else [])
+    for i in range(len(sizes) - 1):
+        shapes[prefix + "expert.%d.weight" % i] = (n, sizes[i + 1], sizes[i])
+        shapes[prefix + "expert.%d.bias" % i] = (n, sizes[i + 1])
+        for part in _NORM_TENSORS[norm]:
+            shapes[prefix + "expert.%d.norm.%s" % (i, part)] = (n, sizes[i + 1])
+    if unit.get("feature_gate"):
+        loras, rank = unit["feature_gate"]["loras"], unit["feature_gate"]["rank"]
+        shapes[prefix + "feature_gate.down"] = (loras, rank, width)
+        shapes[prefix + "feature_gate.up"] = (loras, width, rank)
+        shapes[prefix + "feature_gate.mix.weight"] = (loras, width)
+        shapes[prefix + "feature_gate.mix.bias"] = (loras,)
+    n_mixed = sum(units[name]["experts"] for name in unit.get("mix", []))
+    if n_mixed > 1:
+        shapes[prefix + "gate.weight"], shapes[prefix + "gate.bias"] = (n_mixed, gate_width), (n_mixed,)
+    if unit.get("self_gate", False):
+        shapes[prefix + "self_gate.weight"], shapes[prefix + "self_gate.bias"] = (n, gate_width), (n,)
+    return shapes
+
+
+class Model:
+    """A model, evaluated in float64: Model(folder), or of a config and tensors in memory."""
+
+    def __init__(self, folder=None, config=None, tensors=None):
+        if folder is not None:
+            with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+                config = json.load(file)
+            tensors = read_safetensors(os.path.join(folder, "model.safetensors"))
+        if config["format"] != "homerank/1":
+            raise ValueError("format %r" % config["format"])
+        self.config, self.tensors, self.network = config, tensors, config["network"]
+        self.encoder = Encoder(config["tables"], config["features"])
         self.tasks = self.network["tasks"]
         self.task_names = [task["name"] for task in self.tasks]
         self.norm = self.network.get("norm", "batch")
@@ -285,6 +348,19 @@ class Model:
         self.activation = ACTIVATIONS[self.network.get("activation", "swish")]
         self.tower_activation = ACTIVATIONS[self.network.get("tower_activation", "relu")]
         self._check_tensors()
+
+    def _check_tensors(self):
+        """A file with other tensors is not evaluated."""
+        expected = expected_shapes(self.config)
+        for name, shape in expected.items():
+            if name not in self.tensors:
+                raise ValueError("tensor %s: expected %s, found none" % (name, list(shape)))
+            if self.tensors[name].shape != shape:
+                raise ValueError("tensor %s: expected %s, found %s" %
+                                 (name, list(shape), list(self.tensors[name].shape)))
+        surplus = sorted(set(self.tensors) - set(expected))
+        if surplus:
+            raise ValueError("tensor %s: nothing calls for it" % surplus[0])
 
     # Section 3: the vector v.
 
@@ -443,71 +519,9 @@ class Model:
         order = sorted(range(len(items)), key=lambda i: (not finite[i], -scores[i] if finite[i] else 0.0, i))
         return {"items": items, "order": order}
 
-    # The tensors that config.json calls for (section 2, Tensors), so that a wrong file is not evaluated.
-
-    def expected_shapes(self):
-        shapes, widths = {}, {"features": 0}
-        for feature in self.config["features"]:
-            if "table" in feature:
-                widths["features"] += self.config["tables"][feature["table"]]["dim"]
-            else:
-                widths["features"] += feature.get("length", 1)
-        for name, table in self.config["tables"].items():
-            shapes["embedding.%s.weight" % name] = (table["rows"], table["dim"])
-        for layer in self.network["layers"]:
-            units = {unit["name"]: unit for unit in layer["units"]}
-            for unit in layer["units"]:
-                self._unit_shapes(layer, unit, units, widths, shapes)
-            for unit in layer["units"]:
-                if "mix" in unit:
-                    lender = next(name for name in unit["mix"] if units[name]["experts"])
-                    widths[layer["name"] + "." + unit["name"]] = units[lender]["hidden"][-1]
-        for task in self.tasks:
-            sizes = [widths[task["input"]]] + task.get("tower", []) + [1]
-            for i in range(len(sizes) - 1):
-                shapes["tower.%s.%d.weight" % (task["name"], i)] = (sizes[i + 1], sizes[i])
-                shapes["tower.%s.%d.bias" % (task["name"], i)] = (sizes[i + 1],)
-        return shapes
-
-    def _unit_shapes(self, layer, unit, units, widths, shapes):
-        prefix, n = "%s.%s." % (layer["name"], unit["name"]), unit["experts"]
-        width = sum(widths[name] for name in unit["input"])
-        gate_width = sum(widths[name] for name in unit.get("gate_input", unit["input"]))
-        sizes = [width] + (unit.get("hidden", []) if n else [])
-        for i in range(len(sizes) - 1):
-            shapes[prefix + "expert.%d.weight" % i] = (n, sizes[i + 1], sizes[i])
-            shapes[prefix + "expert.%d.bias" % i] = (n, sizes[i + 1])
-            for part in {"batch": ("weight", "bias", "running_mean", "running_var"), "layer": ("weight", "bias"),
-                         "none": ()}[self.norm]:
-                shapes[prefix + "expert.%d.norm.%s" % (i, part)] = (n, sizes[i + 1])
-        if unit.get("feature_gate"):
-            loras, rank = unit["feature_gate"]["loras"], unit["feature_gate"]["rank"]
-            shapes[prefix + "feature_gate.down"] = (loras, rank, width)
-            shapes[prefix + "feature_gate.up"] = (loras, width, rank)
-            shapes[prefix + "feature_gate.mix.weight"] = (loras, width)
-            shapes[prefix + "feature_gate.mix.bias"] = (loras,)
-        n_mixed = sum(units[name]["experts"] for name in unit.get("mix", []))
-        if n_mixed > 1:
-            shapes[prefix + "gate.weight"], shapes[prefix + "gate.bias"] = (n_mixed, gate_width), (n_mixed,)
-        if unit.get("self_gate", False):
-            shapes[prefix + "self_gate.weight"], shapes[prefix + "self_gate.bias"] = (n, gate_width), (n,)
-
-    def _check_tensors(self):
-        expected = self.expected_shapes()
-        for name, shape in expected.items():
-            if name not in self.tensors:
-                raise ValueError("tensor %s: expected %s, found none" % (name, list(shape)))
-            if self.tensors[name].shape != shape:
-                raise ValueError("tensor %s: expected %s, found %s" %
-                                 (name, list(shape), list(self.tensors[name].shape)))
-        surplus = sorted(set(self.tensors) - set(expected))
-        if surplus:
-            raise ValueError("tensor %s: nothing calls for it" % surplus[0])
-
 
 def read_store(path):
     """{"user": {id: features}, "item": {id: features}} from a file of `features load` lines, .gz by name."""
-    import gzip
     store = {"user": {}, "item": {}}
     with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
         for line in file:
