@@ -1,10 +1,35 @@
-/* Bump allocator: see arena.h. Blocks double in size; a large allocation gets a block of its own size. */
+/* Bump allocator: see arena.h.
+ *
+ * Blocks double in size up to a limit; what is larger than the next block gets memory of its own, so that the
+ * open block's rest is not lost. The heap held is thereby at most about twice what was handed out, whatever
+ * the sizes. Under AddressSanitizer all that was not handed out is poisoned, a gap after each allocation
+ * included.
+ */
 #include "base/arena.h"
 
 #include <stdalign.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define HAVE_POISON 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAVE_POISON 1
+#endif
+#endif
+
+#ifdef HAVE_POISON
+#include <sanitizer/asan_interface.h>
+enum { GAP_NBYTES = 16 };
+#define poison(p, nbytes)   ASAN_POISON_MEMORY_REGION(p, nbytes)
+#define unpoison(p, nbytes) ASAN_UNPOISON_MEMORY_REGION(p, nbytes)
+#else
+enum { GAP_NBYTES = 0 };
+#define poison(p, nbytes)   ((void)(p), (void)(nbytes))
+#define unpoison(p, nbytes) ((void)(p), (void)(nbytes))
+#endif
 
 enum { ALIGNMENT = 16, FIRST_BLOCK_NBYTES = 8192, LARGEST_BLOCK_NBYTES = 1 << 20 };
 
@@ -16,7 +41,8 @@ typedef struct block {
 } block;
 
 struct hr_arena {
-    block *last; /* owned; NULL before the first allocation */
+    block *open;  /* owned; the block that is being filled, before it the full ones; NULL at first */
+    block *large; /* owned; blocks of one allocation each */
     size_t cap;
     size_t used;
 };
@@ -31,6 +57,7 @@ hr_arena *hr_arena_create(size_t cap_nbytes) {
 static void free_blocks(block *from, const block *keep) {
     while (from != keep) {
         block *previous = from->previous;
+        unpoison(from->data, from->capacity);
         free(from);
         from = previous;
     }
@@ -38,33 +65,42 @@ static void free_blocks(block *from, const block *keep) {
 
 void hr_arena_destroy(hr_arena *arena) {
     if (arena == NULL) return;
-    free_blocks(arena->last, NULL);
+    free_blocks(arena->open, NULL);
+    free_blocks(arena->large, NULL);
     free(arena);
 }
 
-static block *block_add(hr_arena *arena, size_t need) {
-    size_t capacity = arena->last == NULL ? FIRST_BLOCK_NBYTES : arena->last->capacity * 2;
-    if (capacity > LARGEST_BLOCK_NBYTES) capacity = LARGEST_BLOCK_NBYTES;
-    if (capacity < need) capacity = need;
+/* A block in front of *list; NULL when out of memory. */
+static block *block_add(block **list, size_t capacity) {
     block *added = malloc(sizeof *added + capacity);
     if (added == NULL) return NULL;
-    added->previous = arena->last;
+    added->previous = *list;
     added->capacity = capacity;
     added->used = 0;
-    arena->last = added;
+    poison(added->data, capacity);
+    *list = added;
     return added;
+}
+
+/* A block with room for `room` bytes; NULL when out of memory. */
+static block *block_with_room(hr_arena *arena, size_t room) {
+    block *open = arena->open;
+    if (open != NULL && room <= open->capacity - open->used) return open;
+    size_t next = open == NULL ? FIRST_BLOCK_NBYTES : open->capacity * 2;
+    if (next > LARGEST_BLOCK_NBYTES) next = LARGEST_BLOCK_NBYTES;
+    return room > next ? block_add(&arena->large, room) : block_add(&arena->open, next);
 }
 
 void *hr_arena_alloc(hr_arena *arena, size_t nbytes) {
     if (nbytes > SIZE_MAX / 2) return NULL;
     size_t need = (nbytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
     if (need > arena->cap - arena->used) return NULL;
-    block *b = arena->last;
-    if (b == NULL || need > b->capacity - b->used) b = block_add(arena, need);
+    block *b = block_with_room(arena, need + GAP_NBYTES);
     if (b == NULL) return NULL;
     void *p = b->data + b->used;
-    b->used += need;
+    b->used += need + GAP_NBYTES;
     arena->used += need;
+    unpoison(p, nbytes);
     return p;
 }
 
@@ -79,19 +115,22 @@ char *hr_arena_strndup(hr_arena *arena, const char *bytes, size_t nbytes) {
     if (nbytes == SIZE_MAX) return NULL;
     char *copy = hr_arena_alloc(arena, nbytes + 1);
     if (copy == NULL) return NULL;
-    memcpy(copy, bytes, nbytes);
+    if (nbytes > 0) memcpy(copy, bytes, nbytes);
     copy[nbytes] = '\0';
     return copy;
 }
 
 void hr_arena_reset(hr_arena *arena) {
-    if (arena->last == NULL) return;
-    block *first = arena->last;
-    while (first->previous != NULL) first = first->previous;
-    free_blocks(arena->last, first);
-    arena->last = first;
-    first->used = 0;
+    free_blocks(arena->large, NULL);
+    arena->large = NULL;
     arena->used = 0;
+    if (arena->open == NULL) return;
+    block *first = arena->open;
+    while (first->previous != NULL) first = first->previous;
+    free_blocks(arena->open, first);
+    arena->open = first;
+    first->used = 0;
+    poison(first->data, first->capacity);
 }
 
 size_t hr_arena_used(const hr_arena *arena) {

@@ -9,7 +9,8 @@
 
 typedef struct hr_arena hr_arena;
 
-/* cap_nbytes bounds the sum of all allocations. NULL when out of memory. */
+/* cap_nbytes bounds the sum of all allocations, each rounded up to 16 bytes; the heap behind them is at most
+ * about twice that. NULL when out of memory. */
 hr_arena *hr_arena_create(size_t cap_nbytes);
 void hr_arena_destroy(hr_arena *arena); /* NULL is allowed */
 
