@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -78,7 +79,7 @@ static void put_json_char(line *l, const char *p, size_t length) {
 
 /* The characters of a string in the line's form, at most VALUE_NBYTES of them. */
 static void put_chars(line *l, const char *string, bool quoted) {
-    size_t nbytes = strnlen(string, VALUE_NBYTES + 1);
+    size_t nbytes = strnlen(string, VALUE_NBYTES + 4); /* a character at the cut is seen whole */
     size_t i = 0;
     while (i < nbytes && i < VALUE_NBYTES) {
         size_t length = hr_utf8_char(string + i, nbytes - i);
@@ -182,16 +183,21 @@ static void finish(line *l) {
     l->length += nbytes;
 }
 
-/* One write; more only where a pipe or a signal cuts it short. What stderr does not take is lost. */
+/* Keeps a line whole where a pipe or a signal cuts its write short. */
+static pthread_mutex_t stderr_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* One write, more only where that is cut short. What stderr does not take is lost. */
 static void write_out(const line *l) {
     int saved = errno;
     size_t done = 0;
+    pthread_mutex_lock(&stderr_lock);
     while (done < l->length) {
         ssize_t n = write(STDERR_FILENO, l->text + done, l->length - done);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) break;
         done += (size_t)n;
     }
+    pthread_mutex_unlock(&stderr_lock);
     errno = saved;
 }
 

@@ -36,6 +36,7 @@ hr_status hr_error_set(hr_error *err, hr_status code, const char *format, ...) {
     va_start(args, format);
     int n = vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
+    if (n < 0) snprintf(err->message, sizeof err->message, "%s", hr_status_text(code));
     if (n >= (int)sizeof err->message) mark_cut(err->message);
     return code;
 }
