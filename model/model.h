@@ -1,8 +1,8 @@
 /* A loaded model: config.json + model.safetensors, its plan, and an engine with one worker per thread.
  *
  * Loading checks everything (MODEL.md 1 and 2) and copies the tensors out of the file, so that nothing that
- * happens to the files afterwards can touch a loaded model. A model is immutable and counted by reference: any
- * thread may read it, and a request holds a reference while it runs.
+ * happens to the files afterwards can touch a loaded model. A model is immutable and counted by reference:
+ * any thread may read it, and a request holds a reference while it runs.
  */
 #ifndef HOMERANK_MODEL_MODEL_H
 #define HOMERANK_MODEL_MODEL_H
@@ -41,6 +41,8 @@ uint64_t hr_model_version(const hr_model *model);
 const char *hr_model_label(const hr_model *model); /* "name@version" */
 const hr_schema *hr_model_schema(const hr_model *model);
 const hr_plan *hr_model_plan(const hr_model *model);
+const char *
+hr_model_norm(const hr_model *model); /* "batch", "layer" or "none"; batch is folded in the plan */
 const hr_fusion *hr_model_fusion(const hr_model *model); /* config.json's default */
 const hr_engine *hr_model_engine(const hr_model *model);
 uint64_t hr_model_parameters(const hr_model *model, uint64_t *embedding_parameters); /* network; embeddings */
