@@ -1,0 +1,53 @@
+/* What a kind of store implements, and what all of them share. Private to features/. */
+#ifndef HOMERANK_FEATURES_STORE_INTERNAL_H
+#define HOMERANK_FEATURES_STORE_INTERNAL_H
+
+#include <stdbool.h>
+
+#include "features/store.h"
+#include "features/store_uri.h"
+
+/* A kind of store: these functions and a context (the store's own state). */
+typedef struct hr_store_i {
+    bool synchronous;
+    void (*fetch)(void *context, hr_fetch *fetch); /* see hr_store_fetch */
+    void (*close)(void *context);                  /* see hr_store_close */
+} hr_store_i;
+
+extern const hr_store_i hr_store__none; /* its context is NULL */
+extern const hr_store_i hr_store__lmdb;
+extern const hr_store_i hr_store__redis;
+
+/* The uri is borrowed during the call. */
+hr_status hr_store__open_lmdb(const hr_store_uri *uri, const hr_store_options *options, void **context,
+                              hr_error *err);
+hr_status hr_store__open_redis(const hr_store_uri *uri, const hr_store_options *options, void **context,
+                               hr_error *err);
+
+/* Resets what a fetch gives out: everything MISSING, no error. False (and fetch->error) where the arena is
+ * full. */
+bool hr_fetch__begin(hr_fetch *fetch);
+
+/* The records of a fetch in the order in which stores ask for them: the user's, if wanted, then the items'.
+ */
+size_t hr_fetch__count(const hr_fetch *fetch);
+
+/* Record number i of that order: where it goes to, whose it is, and of which id. */
+typedef struct hr_fetch_slot {
+    hr_record *record;
+    hr_entity entity;
+    const char *id;
+} hr_fetch_slot;
+hr_fetch_slot hr_fetch__slot(hr_fetch *fetch, size_t i);
+
+/* "user" or "item": the middle of a key, and the entity of a line of records. */
+const char *hr_entity__name(hr_entity entity);
+
+/* Copies a packed value into the fetch's arena; where that is full the record stays MISSING and the fetch has
+ * an error. */
+void hr_fetch__take_packed(hr_fetch *fetch, hr_record *record, const void *data, size_t nbytes);
+
+/* Sets the fetch's error unless it has one already: the first says why the rest is missing. */
+void hr_fetch__fail(hr_fetch *fetch, hr_status code, const char *message);
+
+#endif

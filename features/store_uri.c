@@ -1,0 +1,280 @@
+/* Store URIs: see store_uri.h. The text is cut into spans first, each span is decoded and checked on its own.
+ */
+#include "features/store_uri.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char known_schemes[] = "none:, lmdb:PATH or redis://[USER:PASSWORD@]HOST:PORT[/DB]";
+enum { DEFAULT_REDIS_PORT = 6379, MAX_DB = 1 << 20 };
+
+typedef struct span {
+    const char *at;
+    size_t n;
+} span;
+
+static span span_of(const char *begin, const char *end) {
+    return (span){begin, (size_t)(end - begin)};
+}
+
+/* The first of the characters in s, or its end. */
+static const char *find(span s, char c) {
+    const char *hit = memchr(s.at, c, s.n);
+    return hit != NULL ? hit : s.at + s.n;
+}
+
+static bool is_text(span s, const char *text) {
+    return s.n == strlen(text) && memcmp(s.at, text, s.n) == 0;
+}
+
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+/* Percent-decodes s into out[size] with a NUL. `part` names it in errors; secret parts are not quoted. */
+static hr_status decode(span s, const char *part, char *out, size_t size, hr_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.at[i];
+        if (c == '%') {
+            int high = i + 2 < s.n ? hex_digit(s.at[i + 1]) : -1;
+            int low = high >= 0 ? hex_digit(s.at[i + 2]) : -1;
+            if (low < 0)
+                return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                    "store URI: %s: expected two hex digits after '%%'", part);
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        if (c == '\0') return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: %s: holds a NUL byte", part);
+        if (n + 1 >= size)
+            return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: %s: expected at most %zu bytes", part,
+                                size - 1);
+        out[n++] = c;
+    }
+    out[n] = '\0';
+    return HR_OK;
+}
+
+/* A decimal number without sign in [min, max]. */
+static hr_status decode_number(span s, const char *part, uint32_t min, uint32_t max, uint32_t *out,
+                               hr_error *err) {
+    uint64_t value = 0;
+    bool ok = s.n > 0 && s.n <= 9;
+    for (size_t i = 0; ok && i < s.n; i++) {
+        ok = s.at[i] >= '0' && s.at[i] <= '9';
+        value = value * 10 + (uint64_t)(s.at[i] - '0');
+    }
+    if (!ok || value < min || value > max)
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "store URI: %s: expected a number from %u to %u, found %s", part, min, max,
+                            hr_quote(s.at, s.n).text);
+    *out = (uint32_t)value;
+    return HR_OK;
+}
+
+static hr_status parse_parameter(span name, span value, hr_store_uri *uri, hr_error *err) {
+    if (is_text(name, "prefix")) {
+        hr_status status = decode(value, "parameter prefix", uri->prefix, sizeof uri->prefix, err);
+        if (status == HR_OK && uri->prefix[0] == '\0')
+            status = hr_error_set(err, HR_INVALID_ARGUMENT,
+                                  "store URI: parameter prefix: expected a text, found none");
+        return status;
+    }
+    if (is_text(name, "layout")) {
+        uri->layout = is_text(value, "hash") ? HR_LAYOUT_HASH : HR_LAYOUT_PACKED;
+        if (uri->layout == HR_LAYOUT_PACKED && !is_text(value, "packed"))
+            return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                "store URI: parameter layout: expected packed or hash, found %s",
+                                hr_quote(value.at, value.n).text);
+        return HR_OK;
+    }
+    return hr_error_set(err, HR_INVALID_ARGUMENT,
+                        "store URI: expected the parameters prefix and layout, found %s",
+                        hr_quote(name.at, name.n).text);
+}
+
+static hr_status parse_query(span query, hr_store_uri *uri, hr_error *err) {
+    const char *end = query.at + query.n;
+    bool seen_prefix = false, seen_layout = false;
+    while (query.n > 0) {
+        const char *stop = find(query, '&');
+        span pair = span_of(query.at, stop);
+        const char *equals = find(pair, '=');
+        span name = span_of(pair.at, equals);
+        bool *seen = is_text(name, "prefix") ? &seen_prefix : &seen_layout;
+        if (equals == stop)
+            return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                "store URI: expected NAME=VALUE after '?', found %s",
+                                hr_quote(pair.at, pair.n).text);
+        hr_status status = parse_parameter(name, span_of(equals + 1, stop), uri, err);
+        if (status != HR_OK) return status;
+        if (*seen)
+            return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: parameter %s: given twice",
+                                hr_quote(name.at, name.n).text);
+        *seen = true;
+        query = span_of(stop < end ? stop + 1 : end, end);
+    }
+    return HR_OK;
+}
+
+/* [USER[:PASSWORD]@] */
+static hr_status parse_user(span s, hr_store_uri *uri, hr_error *err) {
+    const char *colon = find(s, ':'), *end = s.at + s.n;
+    hr_status status = decode(span_of(s.at, colon), "user", uri->user, sizeof uri->user, err);
+    if (status == HR_OK && colon < end)
+        status = decode(span_of(colon + 1, end), "password", uri->password, sizeof uri->password, err);
+    return status;
+}
+
+/* Names, IPv4 and IPv6 addresses (with a zone) have no other characters, which keeps logs and errors
+ * printable. */
+static bool is_host_char(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           (c != '\0' && strchr("-._:%", c) != NULL);
+}
+
+/* HOST[:PORT], an IPv6 HOST in brackets */
+static hr_status parse_host(span s, hr_store_uri *uri, hr_error *err) {
+    const char *end = s.at + s.n;
+    span host = s;
+    const char *after;
+    if (s.n > 0 && s.at[0] == '[') {
+        const char *close = find(s, ']');
+        if (close == end)
+            return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                "store URI: host: expected ']' after the IPv6 address in %s",
+                                hr_quote(s.at, s.n).text);
+        host = span_of(s.at + 1, close);
+        after = close + 1;
+    } else {
+        after = find(s, ':');
+        host = span_of(s.at, after);
+    }
+    hr_status status = decode(host, "host", uri->host, sizeof uri->host, err);
+    if (status != HR_OK) return status;
+    bool ok = uri->host[0] != '\0';
+    for (const char *c = uri->host; *c != '\0'; c++) ok = ok && is_host_char(*c);
+    if (!ok || (after < end && *after != ':'))
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: expected HOST:PORT, found %s",
+                            hr_quote(s.at, s.n).text);
+    uint32_t port = DEFAULT_REDIS_PORT;
+    if (after < end) status = decode_number(span_of(after + 1, end), "port", 1, 65535, &port, err);
+    uri->port = (uint16_t)port;
+    return status;
+}
+
+static hr_status parse_redis(span rest, hr_store_uri *uri, hr_error *err) {
+    if (rest.n < 2 || memcmp(rest.at, "//", 2) != 0)
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "store URI: expected redis://[USER:PASSWORD@]HOST:PORT[/DB]");
+    const char *end = rest.at + rest.n;
+    const char *begin = rest.at + 2;
+    const char *slash = find(span_of(begin, end), '/');
+    const char *host = begin;
+    for (const char *c = begin; c < slash; c++)
+        if (*c == '@') host = c + 1;
+    /* Said before any part is quoted: what follows would show a piece of a password. */
+    if (strchr(slash, '@') != NULL)
+        return hr_error_set(
+            err, HR_INVALID_ARGUMENT,
+            "store URI: expected '/', '?' and '@' to be written %%2F, %%3F and %%40 in user, password "
+            "and prefix, found a bare one");
+    hr_status status = HR_OK;
+    if (host > begin) status = parse_user(span_of(begin, host - 1), uri, err);
+    if (status == HR_OK) status = parse_host(span_of(host, slash), uri, err);
+    if (status == HR_OK && end - slash > 1)
+        status = decode_number(span_of(slash + 1, end), "database", 0, MAX_DB, &uri->db, err);
+    if (status != HR_OK) return status;
+    const char *password = getenv("HOMERANK_REDIS_PASSWORD");
+    if (uri->password[0] == '\0' && password != NULL) {
+        size_t n = strlen(password);
+        if (n >= sizeof uri->password)
+            return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                "HOMERANK_REDIS_PASSWORD: expected at most %zu bytes",
+                                sizeof uri->password - 1);
+        memcpy(uri->password, password, n + 1);
+    }
+    if (uri->user[0] != '\0' && uri->password[0] == '\0')
+        return hr_error_set(
+            err, HR_INVALID_ARGUMENT,
+            "store URI: user: expected a password too, in the URI or in HOMERANK_REDIS_PASSWORD");
+    return HR_OK;
+}
+
+static hr_status parse_lmdb(span rest, hr_store_uri *uri, hr_error *err) {
+    hr_status status = decode(rest, "path", uri->path, sizeof uri->path, err);
+    if (status != HR_OK) return status;
+    if (uri->path[0] == '\0')
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: lmdb: expected a path");
+    return HR_OK;
+}
+
+/* Percent-encodes what is not plain in a URI; cut where it does not fit. */
+static void label_append(hr_store_uri *uri, const char *text) {
+    static const char plain[] = "-._~/:";
+    size_t n = strlen(uri->label);
+    for (; *text != '\0' && n + 4 < sizeof uri->label; text++) {
+        char c = *text;
+        bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        n += (size_t)snprintf(uri->label + n, sizeof uri->label - n,
+                              alnum || strchr(plain, c) ? "%c" : "%%%02X", (unsigned char)c);
+    }
+}
+
+static void label_format(hr_store_uri *uri) {
+    bool ipv6 = strchr(uri->host, ':') != NULL;
+    switch (uri->kind) {
+    case HR_STORE_NONE: strcpy(uri->label, "none:"); return;
+    case HR_STORE_LMDB:
+        strcpy(uri->label, "lmdb:");
+        label_append(uri, uri->path);
+        break;
+    case HR_STORE_REDIS:
+        snprintf(uri->label, sizeof uri->label, "redis://%s%s%s:%u/%u", ipv6 ? "[" : "", uri->host,
+                 ipv6 ? "]" : "", uri->port, uri->db);
+        break;
+    }
+    size_t n = strlen(uri->label);
+    snprintf(uri->label + n, sizeof uri->label - n,
+             "?layout=%s&prefix=", uri->layout == HR_LAYOUT_HASH ? "hash" : "packed");
+    label_append(uri, uri->prefix);
+}
+
+hr_status hr_store_uri_parse(const char *text, hr_store_uri *uri, hr_error *err) {
+    memset(uri, 0, sizeof *uri);
+    strcpy(uri->prefix, "hr");
+    span all = span_of(text, text + strlen(text));
+    const char *end = text + all.n, *colon = find(all, ':'), *question = find(all, '?');
+    hr_status status = HR_OK;
+    span scheme = span_of(text, colon < question ? colon : text);
+    span rest = span_of(colon < question ? colon + 1 : text, question);
+    if (is_text(scheme, "none")) {
+        uri->kind = HR_STORE_NONE;
+        if (rest.n != 0)
+            status =
+                hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: expected nothing after none:, found %s",
+                             hr_quote(rest.at, rest.n).text);
+    } else if (is_text(scheme, "lmdb")) {
+        uri->kind = HR_STORE_LMDB;
+        status = parse_lmdb(rest, uri, err);
+    } else if (is_text(scheme, "redis")) {
+        uri->kind = HR_STORE_REDIS;
+        status = parse_redis(rest, uri, err);
+    } else {
+        const char *what = scheme.n > 0 ? scheme.at : text;
+        size_t n = scheme.n > 0 ? scheme.n + 1 : 0;
+        status = hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: expected %s, found %s", known_schemes,
+                              n > 0 ? hr_quote(what, n).text : "no scheme");
+    }
+    if (status == HR_OK && question < end) status = parse_query(span_of(question + 1, end), uri, err);
+    if (status == HR_OK && uri->kind == HR_STORE_LMDB && uri->layout != HR_LAYOUT_PACKED)
+        status =
+            hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: lmdb: expected layout packed, found hash");
+    if (status == HR_OK) label_format(uri);
+    return status;
+}

@@ -1,0 +1,39 @@
+/* Store URIs (DESIGN 5): none:  lmdb:PATH  redis://[USER:PASSWORD@]HOST:PORT[/DB], each with
+ * ?prefix=hr&layout=packed. Parts are percent-decoded. Private to features/. */
+#ifndef HOMERANK_FEATURES_STORE_URI_H
+#define HOMERANK_FEATURES_STORE_URI_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef enum hr_store_kind { HR_STORE_NONE, HR_STORE_LMDB, HR_STORE_REDIS } hr_store_kind;
+typedef enum hr_store_layout { HR_LAYOUT_PACKED, HR_LAYOUT_HASH } hr_store_layout;
+
+enum {
+    HR_STORE_PREFIX_SIZE = 65,
+    HR_STORE_PATH_SIZE = 4096,
+    HR_STORE_HOST_SIZE = 256,
+    HR_STORE_SECRET_SIZE = 513,
+    HR_STORE_LABEL_SIZE = 1024
+};
+
+/* All texts are NUL-terminated and hold no other NUL. */
+typedef struct hr_store_uri {
+    hr_store_kind kind;
+    hr_store_layout layout;
+    char prefix[HR_STORE_PREFIX_SIZE];
+    char path[HR_STORE_PATH_SIZE];       /* lmdb */
+    char host[HR_STORE_HOST_SIZE];       /* redis: name, IPv4, or IPv6 without its brackets */
+    uint16_t port;                       /* redis */
+    uint32_t db;                         /* redis */
+    char user[HR_STORE_SECRET_SIZE];     /* redis; empty: none */
+    char password[HR_STORE_SECRET_SIZE]; /* redis; empty: none; from the environment where the URI has none */
+    char label[HR_STORE_LABEL_SIZE];     /* the URI without user and password, printable ASCII */
+} hr_store_uri;
+
+/* Errors: INVALID_ARGUMENT naming the part, what was expected and what was found; the password is never
+ * shown. */
+hr_status hr_store_uri_parse(const char *text, hr_store_uri *uri, hr_error *err);
+
+#endif
