@@ -1,0 +1,120 @@
+/* homerank.v1.Ranker/Rank, and what it shares with RankStream: see rpc_rank.h.
+ *
+ * The poller decodes and submits; the pipeline's worker packs the answer into the bytes that go out and
+ * starts the one batch that sends everything. */
+#include "service/rpc_rank.h"
+
+#include "base/clock.h"
+#include "service/server_state.h"
+
+typedef struct unary_rank {
+    hr_rpc rpc; /* first */
+    hr_rank_job job;
+    bool answered; /* on the poller */
+} unary_rank;
+
+/* One more in the server, or RESOURCE_EXHAUSTED. */
+static hr_status enter(hr_server *server, hr_error *err) {
+    uint32_t max = server->options.max_open_calls;
+    if (hr_server_is_stopping(server)) return hr_error_set(err, HR_UNAVAILABLE, HR_RPC_SHUTTING_DOWN);
+    if (atomic_fetch_add(&server->n_open, 1) < max) return HR_OK;
+    atomic_fetch_sub(&server->n_open, 1);
+    return hr_error_set(err, HR_RESOURCE_EXHAUSTED,
+                        "%u requests are in the server already, the most it takes", max);
+}
+
+static hr_status decode(hr_rank_job *job, grpc_byte_buffer *message) {
+    hr_error *err = &job->call.error;
+    job->call.arena = hr_poller_take_arena(job->rpc->poller);
+    if (job->call.arena == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "no memory for one more request");
+    ProtobufCMessage *request = NULL;
+    hr_status status =
+        hr_rpc_unpack(&homerank__v1__rank_request__descriptor, message, job->call.arena, &request, err);
+    job->call.request = (const Homerank__V1__RankRequest *)request;
+    return status;
+}
+
+hr_status hr_rank_job_accept(hr_rank_job *job, hr_rpc *rpc, grpc_byte_buffer *message) {
+    hr_server *server = rpc->server;
+    job->rpc = rpc;
+    job->call.received_ns = hr_clock_ns();
+    job->call.deadline_ns = hr_rpc_deadline_ns(rpc);
+    hr_status status = enter(server, &job->call.error);
+    if (status == HR_OK) {
+        status = decode(job, message);
+        if (status != HR_OK) atomic_fetch_sub(&server->n_open, 1);
+    }
+    job->accepted = status == HR_OK;
+    atomic_fetch_add(job->accepted ? &server->accepted : &server->refused, 1);
+    if (!job->accepted && job->call.arena != NULL) {
+        hr_poller_put_arena(rpc->poller, job->call.arena);
+        job->call.arena = NULL;
+    }
+    return status;
+}
+
+void hr_rank_job_submit(hr_rank_job *job, void (*done)(hr_rank_call *call)) {
+    job->call.done = done;
+    hr_rpc_ref(job->rpc);
+    hr_pipeline_submit(job->rpc->server->pipeline, &job->call);
+}
+
+grpc_byte_buffer *hr_rank_job_pack(hr_rank_job *job) {
+    grpc_byte_buffer *answer = job->call.error.code == HR_OK ? hr_rpc_pack(&job->call.response->base) : NULL;
+    hr_poller_put_arena(job->rpc->poller, job->call.arena);
+    job->call.arena = NULL;
+    return answer;
+}
+
+void hr_rank_job_close(hr_rank_job *job, bool answered) {
+    if (!job->accepted) return;
+    job->accepted = false;
+    hr_server *server = job->rpc->server;
+    atomic_fetch_add(answered ? &server->answered : &server->cancelled, 1);
+    atomic_fetch_sub(&server->n_open, 1);
+}
+
+static void unary_on_sent(hr_rpc *rpc, bool ok) {
+    ((unary_rank *)rpc)->answered = ok;
+}
+
+static void unary_answer(unary_rank *rank, grpc_byte_buffer *answer) {
+    const hr_error *error = &rank->job.call.error;
+    hr_rpc_end(&rank->rpc, answer, error->code, error->code == HR_OK ? "" : error->message, unary_on_sent);
+}
+
+static void unary_on_ranked(hr_rank_call *call) {
+    unary_rank *rank = (unary_rank *)((hr_rank_job *)call)->rpc;
+    unary_answer(rank, hr_rank_job_pack(&rank->job));
+    hr_rpc_unref(&rank->rpc);
+}
+
+static void unary_start(hr_rpc *rpc) {
+    unary_rank *rank = (unary_rank *)rpc;
+    hr_status status = hr_rank_job_accept(&rank->job, rpc, rpc->payload);
+    grpc_byte_buffer_destroy(rpc->payload);
+    rpc->payload = NULL;
+    if (status == HR_OK)
+        hr_rank_job_submit(&rank->job, unary_on_ranked);
+    else
+        unary_answer(rank, NULL);
+}
+
+static void unary_cancel(hr_rpc *rpc) {
+    atomic_store(&((unary_rank *)rpc)->job.call.cancelled, true);
+}
+
+static void unary_release(hr_rpc *rpc) {
+    unary_rank *rank = (unary_rank *)rpc;
+    hr_rank_job_close(&rank->job, rank->answered);
+}
+
+const hr_rpc_method hr_rank_method = {
+    .path = "/homerank.v1.Ranker/Rank",
+    .n_slots = 64,
+    .nbytes = sizeof(unary_rank),
+    .takes_payload = true,
+    .start = unary_start,
+    .cancel = unary_cancel,
+    .release = unary_release,
+};

@@ -1,0 +1,63 @@
+/* The server's own state, shared by the methods' files. Not for other folders. */
+#ifndef HOMERANK_SERVICE_SERVER_STATE_H
+#define HOMERANK_SERVICE_SERVER_STATE_H
+
+#include <grpc/grpc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "service/reflection.h"
+#include "service/rpc_call.h"
+#include "service/server.h"
+
+enum { HR_POLLER_IDLE_ARENAS = 64 };
+
+struct hr_poller {
+    hr_server *server; /* borrowed */
+    grpc_completion_queue *queue;
+    pthread_t thread;
+    pthread_mutex_t arenas_lock; /* guards the arenas; they come back from any thread */
+    hr_arena *arenas[HR_POLLER_IDLE_ARENAS];
+    uint32_t n_arenas;
+};
+
+struct hr_server {
+    hr_server_options options; /* without `listen` */
+    hr_pipeline *pipeline;     /* borrowed */
+    grpc_server *core;
+    uint16_t port;
+    hr_poller *pollers;        /* (n_pollers) owned */
+    uint32_t n_pollers;        /* of those whose thread runs */
+    hr_reflection *reflection; /* owned; constant */
+    hr_rpc_tag shutdown_tag;
+
+    atomic_bool stopping;  /* set before anything of the shutdown: no slot is requested again */
+    atomic_uint n_open;    /* unary calls and stream messages accepted and not yet finished */
+    atomic_uint n_streams; /* streaming calls open */
+
+    /* Rank requests: accepted = answered + cancelled once the server is idle; refused ones were never
+     * accepted. */
+    atomic_ullong accepted;  /* handed to the pipeline */
+    atomic_ullong answered;  /* an answer or an error was sent */
+    atomic_ullong cancelled; /* the client was gone, or the stream had ended, before the answer */
+    atomic_ullong refused;   /* malformed, past a limit, or while shutting down */
+
+    pthread_mutex_t lock; /* guards the rest */
+    pthread_cond_t idle;  /* core_is_shut is set, or calls became empty; CLOCK_MONOTONIC */
+    hr_rpc *calls;        /* requested or open; each has an event to come or work under way */
+    bool core_is_shut;
+};
+
+/* An arena for one request, of the poller's idle ones or new; NULL when out of memory. Any thread may put. */
+hr_arena *hr_poller_take_arena(hr_poller *poller);
+void hr_poller_put_arena(hr_poller *poller, hr_arena *arena);
+
+/* True where the server has begun to shut down. */
+bool hr_server_is_stopping(const hr_server *server);
+
+extern const hr_rpc_method hr_rank_method, hr_rank_stream_method;
+extern const hr_rpc_method hr_health_check_method, hr_health_watch_method;
+extern const hr_rpc_method hr_reflection_method;
+extern const hr_rpc_method hr_unknown_method;
+
+#endif
