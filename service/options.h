@@ -54,7 +54,7 @@ typedef struct hr_options {
     uint32_t max_items, max_id_bytes, max_queued_calls;
     uint64_t max_queued_items;
     uint32_t grace_ms;
-    bool strict_features, allow_forced_variations;
+    bool strict_features;
 
     const char *in, *out; /* score, features load */
     uint64_t from_line;

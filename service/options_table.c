@@ -1,0 +1,168 @@
+/* The configuration table and the table of commands: data only. */
+#include "service/options_table.h"
+
+#define SERVE         (1u << HR_COMMAND_SERVE)
+#define SCORE         (1u << HR_COMMAND_SCORE)
+#define RANK          (1u << HR_COMMAND_RANK)
+#define FEATURES_LOAD (1u << HR_COMMAND_FEATURES_LOAD)
+#define FEATURES_GET  (1u << HR_COMMAND_FEATURES_GET)
+#define INSPECT       (1u << HR_COMMAND_INSPECT)
+#define ALL           (SERVE | SCORE | RANK | FEATURES_LOAD | FEATURES_GET | INSPECT)
+
+#define MEMBER(name)   .offset = offsetof(hr_options, name)
+#define TEXT(v)        .type = HR_OPTION_TEXT, .value = (v)
+#define LIST(v)        .type = HR_OPTION_LIST, .value = (v)
+#define UINT32(lo, hi) .type = HR_OPTION_UINT32, .value = "N", .min = (lo), .max = (hi)
+#define UINT64(lo, hi) .type = HR_OPTION_UINT64, .value = "N", .min = (lo), .max = (hi)
+#define BOOL           .type = HR_OPTION_BOOL
+
+static const char *const backends[] = {"auto", "reference", "onednn", "cuda", NULL};
+static const char *const precisions[] = {"f32", "bf16", NULL};
+static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const log_formats[] = {"text", "json", NULL};
+static const char *const entities[] = {"user", "item", NULL};
+
+/* clang-format off */
+const hr_option_row hr_option_rows[] = {
+    /* Models. */
+    {.name = "models", TEXT("ROOT"), MEMBER(models), .commands = SERVE, .required = true, .in_file = true,
+     .help = "The model repository: ROOT/NAME/VERSION/ holds config.json and model.safetensors."},
+    {.name = "default-model", TEXT("NAME"), MEMBER(default_model), .commands = SERVE, .in_file = true,
+     .help = "The model of requests that name none; not needed where there is only one."},
+    {.name = "model", TEXT("DIR"), MEMBER(model), .commands = SCORE, .required = true,
+     .help = "The model's folder, which holds config.json and model.safetensors."},
+    {.name = "backend", TEXT("NAME"), MEMBER(backend), .fallback = "auto", .choices = backends,
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "What runs the network: auto is the fastest that this build has and this machine can run."},
+    {.name = "precision", TEXT("P"), MEMBER(precision), .fallback = "f32", .choices = precisions,
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "The operands of matrix products; bf16 accumulates in f32."},
+    {.name = "threads", UINT32(0, 1024), MEMBER(threads), .fallback = "0", .commands = SERVE | SCORE,
+     .in_file = true, .help = "Threads that run the network; 0 is one per CPU of this process."},
+
+    /* The feature store. */
+    {.name = "store", TEXT("URI"), MEMBER(store), .commands = SERVE | SCORE | FEATURES_LOAD | FEATURES_GET,
+     .required = true, .in_file = true,
+     .help = "Where the records of users and items are: lmdb:PATH, redis://[USER:PASSWORD@]HOST:PORT[/DB] "
+             "with ?prefix=hr&layout=packed (or hash), or none: for inline features only. The password may "
+             "come from HOMERANK_REDIS_PASSWORD."},
+    {.name = "store-connections", UINT32(1, 256), MEMBER(store_connections), .fallback = "2",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "Connections to Redis; requests are spread over them and pipelined on each."},
+    {.name = "store-connect-timeout-ms", UINT32(1, 600000), MEMBER(store_connect_timeout_ms),
+     .fallback = "1000", .commands = SERVE | SCORE, .in_file = true,
+     .help = "A connection to Redis that takes longer is given up and tried again."},
+    {.name = "store-timeout-ms", UINT32(1, 600000), MEMBER(store_timeout_ms), .fallback = "200",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "A fetch that takes longer is answered with defaults, and the response says so."},
+
+    /* The server. */
+    {.name = "listen", TEXT("HOST:PORT"), MEMBER(listen), .fallback = "127.0.0.1:50051", .commands = SERVE,
+     .in_file = true,
+     .help = "Where gRPC is served, in clear text: 0.0.0.0:50051 opens it to the network, port 0 is any free "
+             "one (the log says which)."},
+    {.name = "pollers", UINT32(1, 256), MEMBER(pollers), .fallback = "2", .commands = SERVE, .in_file = true,
+     .help = "Completion queues, each with a thread that receives calls and sends answers."},
+    {.name = "grace-ms", UINT32(0, 3600000), MEMBER(grace_ms), .fallback = "10000", .commands = SERVE,
+     .in_file = true,
+     .help = "After SIGTERM or SIGINT accepted calls have this long to finish; a second signal ends the "
+             "process at once."},
+
+    /* Limits. */
+    {.name = "max-message-bytes", UINT32(1024, 1u << 30), MEMBER(max_message_bytes), .fallback = "16777216",
+     .commands = SERVE, .in_file = true, .help = "A request may be this large."},
+    {.name = "max-call-bytes", UINT32(65536, 1u << 31), MEMBER(max_call_bytes), .fallback = "268435456",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "One request's memory in the process, its features and answer included."},
+    {.name = "max-open-calls", UINT32(1, 1000000), MEMBER(max_open_calls), .fallback = "4096",
+     .commands = SERVE, .in_file = true,
+     .help = "Calls and stream messages in the server at once; past it RESOURCE_EXHAUSTED."},
+    {.name = "max-queued-calls", UINT32(1, 1000000), MEMBER(max_queued_calls), .fallback = "1024",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "Requests accepted and not yet answered; past it RESOURCE_EXHAUSTED."},
+    {.name = "max-queued-items", UINT64(1, 1000000000), MEMBER(max_queued_items), .fallback = "1000000",
+     .commands = SERVE | SCORE, .in_file = true, .help = "The items of those requests together."},
+    {.name = "max-items", UINT32(1, 1000000), MEMBER(max_items), .fallback = "10000",
+     .commands = SERVE | SCORE, .in_file = true, .help = "Candidates of one request."},
+    {.name = "max-id-bytes", UINT32(1, 65536), MEMBER(max_id_bytes), .fallback = "1024",
+     .commands = SERVE | SCORE, .in_file = true, .help = "The length of a user's or an item's id."},
+
+    /* Behaviour. */
+    {.name = "strict-features", BOOL, MEMBER(strict_features), .fallback = "false",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "A store that cannot answer makes a request UNAVAILABLE instead of scored with defaults."},
+
+    /* Files. */
+    {.name = "in", TEXT("FILE"), MEMBER(in), .commands = SCORE | FEATURES_LOAD, .required = true,
+     .help = "JSON lines to read; - is stdin, .gz and .zst are decompressed."},
+    {.name = "out", TEXT("FILE"), MEMBER(out), .commands = SCORE, .required = true,
+     .help = "JSON lines to write; - is stdout, .gz and .zst are compressed."},
+    {.name = "from-line", UINT64(1, UINT64_MAX), MEMBER(from_line), .fallback = "1",
+     .commands = FEATURES_LOAD, .help = "The line to begin at: where an interrupted load said it ended."},
+
+    /* One record. */
+    {.name = "entity", TEXT("KIND"), MEMBER(entity), .choices = entities, .commands = FEATURES_GET,
+     .required = true, .help = "Whose record."},
+    {.name = "id", TEXT("ID"), MEMBER(id), .commands = FEATURES_GET, .required = true,
+     .help = "The id of the user or item."},
+
+    /* One call. */
+    {.name = "target", TEXT("HOST:PORT"), MEMBER(target), .fallback = "127.0.0.1:50051", .commands = RANK,
+     .help = "The server."},
+    {.name = "user", TEXT("ID"), MEMBER(user), .commands = RANK, .required = true,
+     .help = "The user to rank for."},
+    {.name = "items", TEXT("A,B,C"), MEMBER(items), .commands = RANK, .required = true,
+     .help = "The candidates, separated by commas."},
+    {.name = "context", LIST("KEY=VALUE"), MEMBER(context), .commands = RANK,
+     .help = "A feature of the request, its value in JSON (a word that is not JSON is a string); may be "
+             "given again."},
+    {.name = "model", TEXT("NAME"), MEMBER(model), .commands = RANK,
+     .help = "The model: NAME, NAME@VERSION or NAME:LABEL; else the server's default."},
+    {.name = "top-k", UINT32(0, 1000000), MEMBER(top_k), .fallback = "0", .commands = RANK,
+     .help = "Return the best N items only; 0 is all."},
+    {.name = "timeout-ms", UINT32(0, 3600000), MEMBER(timeout_ms), .fallback = "5000", .commands = RANK,
+     .help = "The call's deadline; 0 is none."},
+    {.name = "json", BOOL, MEMBER(json), .fallback = "false", .commands = RANK,
+     .help = "Print the answer as one line of JSON instead of a table."},
+
+    /* Of every command. */
+    {.name = "config", TEXT("FILE"), MEMBER(config), .commands = SERVE,
+     .help = "A YAML file of these options, named as the flags; a flag wins over the file."},
+    {.name = "log-level", TEXT("LEVEL"), MEMBER(log_level), .fallback = "info", .choices = log_levels,
+     .commands = ALL, .in_file = true, .help = "What is logged to stderr."},
+    {.name = "log-format", TEXT("FORM"), MEMBER(log_format), .fallback = "text", .choices = log_formats,
+     .commands = ALL, .in_file = true, .help = "Log lines as text or as JSON."},
+    {.name = "help", BOOL, MEMBER(help), .commands = ALL, .help = "Print this help."},
+};
+/* clang-format on */
+
+const size_t hr_option_n_rows = sizeof(hr_option_rows) / sizeof(hr_option_rows[0]);
+_Static_assert(sizeof(hr_option_rows) / sizeof(hr_option_rows[0]) <= HR_OPTION_ROWS_MAX, "raise the maximum");
+
+const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
+    [HR_COMMAND_SERVE] = {{"serve"},
+                          NULL,
+                          "Serve the models of a repository over gRPC.",
+                          "homerank serve --models models --store lmdb:features.lmdb"},
+    [HR_COMMAND_SCORE] = {{"score"},
+                          NULL,
+                          "Score requests from a file of JSON lines, by the code that serves.",
+                          "homerank score --model models/home/1 --store lmdb:features.lmdb "
+                          "--in requests.jsonl --out answers.jsonl.zst"},
+    [HR_COMMAND_RANK] = {{"rank"},
+                         NULL,
+                         "Ask a running server to rank items for a user, and print its answer.",
+                         "homerank rank --user u1 --items v1,v2,v3 --context hour=20"},
+    [HR_COMMAND_FEATURES_LOAD] = {{"features", "load"},
+                                  NULL,
+                                  "Load records of users and items from JSON lines into a store.",
+                                  "homerank features load --store lmdb:features.lmdb --in features.jsonl.gz"},
+    [HR_COMMAND_FEATURES_GET] = {{"features", "get"},
+                                 NULL,
+                                 "Print one record of a store.",
+                                 "homerank features get --store lmdb:features.lmdb --entity user --id u1"},
+    [HR_COMMAND_INSPECT] = {{"inspect"},
+                            "DIR",
+                            "Print a model's network as a tree, its tasks, tables, parameters and FLOPs.",
+                            "homerank inspect models/home/1"},
+};

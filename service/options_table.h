@@ -1,0 +1,58 @@
+/* The rows of the configuration, for the files that read, check and print it. */
+#ifndef HOMERANK_SERVICE_OPTIONS_TABLE_H
+#define HOMERANK_SERVICE_OPTIONS_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "service/options.h"
+
+typedef enum hr_option_type {
+    HR_OPTION_TEXT,   /* const char *; choices, if any, are the texts allowed */
+    HR_OPTION_LIST,   /* hr_option_list; may be given again and again, never in the file */
+    HR_OPTION_UINT32, /* uint32_t in [min, max] */
+    HR_OPTION_UINT64, /* uint64_t in [min, max] */
+    HR_OPTION_BOOL    /* bool; a flag alone means true */
+} hr_option_type;
+
+typedef struct hr_option_row {
+    const char *name;  /* of the flag, without "--", and of the YAML key */
+    const char *value; /* what stands for the value in help texts; NULL for BOOL */
+    hr_option_type type;
+    size_t offset;              /* of the member in hr_options */
+    const char *fallback;       /* the default, as it would be given; NULL: none, the member is "" or zero */
+    uint64_t min, max;          /* UINT32, UINT64 */
+    const char *const *choices; /* TEXT: NULL-terminated, or NULL: any text */
+    unsigned commands;          /* bit per hr_command that has it */
+    bool required;              /* by those commands */
+    bool in_file;               /* may stand in the YAML file (of `serve`, the command that reads one) */
+    const char *help;           /* one sentence */
+} hr_option_row;
+
+typedef struct hr_command_row {
+    const char *words[3]; /* its name; NULL-terminated */
+    const char *argument; /* "DIR" for the one that takes an argument without a flag (hr_options.folder) */
+    const char *summary;  /* one sentence */
+    const char *example;  /* a command line to try */
+} hr_command_row;
+
+enum { HR_OPTION_ROWS_MAX = 64 };
+
+extern const hr_option_row hr_option_rows[];
+extern const size_t hr_option_n_rows; /* <= HR_OPTION_ROWS_MAX */
+extern const hr_command_row hr_command_rows[HR_COMMAND_COUNT];
+
+/* The row `name` of the command, or NULL. name need not end in NUL. */
+const hr_option_row *hr_option_find(hr_command command, const char *name, size_t nbytes);
+
+/* Checks a text against the row and stores it; texts are borrowed. Errors: INVALID_ARGUMENT "expected ...,
+ * found ...", which the caller prefixes with where it stands; OUT_OF_MEMORY. */
+hr_status hr_option_store(const hr_option_row *row, const char *text, hr_options *options, hr_error *err);
+
+/* Reads the YAML file at options->config into the rows that are not yet given[hr_option_n_rows], and marks
+ * them. Errors: IO, INVALID_ARGUMENT "FILE:LINE: ...", OUT_OF_MEMORY. */
+hr_status hr_options_read_file(hr_command command, hr_options *options, bool *given, hr_error *err);
+
+#endif
