@@ -9,6 +9,8 @@
 #include "base/status.h"
 #include "service/options.h"
 
+#define HR_VERSION "0.1.0"
+
 int hr_command_serve(const hr_options *options);
 int hr_command_score(const hr_options *options);
 int hr_command_rank(const hr_options *options);
