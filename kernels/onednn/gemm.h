@@ -1,0 +1,95 @@
+/* The matrix products of a network, as oneDNN primitives: y (M, n) = act(x (M, k) W^T + b).
+ *
+ * One hr_gemm per distinct shape holds one primitive per block size M. Sources, destinations and weights are
+ * dense; x's rows and W's are padded to HR_PAD elements. A set is immutable once made and may be used by many
+ * threads, each with its own scratchpad and stream; every such thread has called omp_set_num_threads(1).
+ *
+ * Which primitive: oneDNN's blocked matmul ("brgemm") where the CPU has it (AVX-512, AMX), else a 1x1
+ * convolution whose pixels are the rows. On AVX2 oneDNN's matmul packs the weights again in every call and
+ * reaches 60 to 95 % of what the convolution does, which packs them once, at load.
+ */
+#ifndef HOMERANK_KERNELS_ONEDNN_GEMM_H
+#define HOMERANK_KERNELS_ONEDNN_GEMM_H
+
+#include <oneapi/dnnl/dnnl.h>
+#include <stdbool.h>
+
+#include "base/status.h"
+#include "kernels/onednn/rows.h"
+
+enum { HR_GEMM_MAX_SIZES = 8, HR_GEMM_MAX_ROWS = 128 }; /* block sizes, and rows of the largest */
+
+typedef enum hr_gemm_activation { HR_GEMM_LINEAR, HR_GEMM_RELU, HR_GEMM_SWISH } hr_gemm_activation;
+
+typedef struct hr_gemm_spec {
+    uint32_t k, n; /* padded */
+    hr_gemm_activation activation;
+    bool operand_out; /* y is the next product's operand, in the set's operand kind; else f32 */
+} hr_gemm_spec;
+
+typedef struct hr_gemm {
+    hr_gemm_spec spec;
+    bool convolution;
+    dnnl_memory_desc_t weights; /* as packed */
+    struct {
+        dnnl_primitive_t primitive;
+        dnnl_memory_desc_t x, y, scratchpad;
+    } at[HR_GEMM_MAX_SIZES];
+} hr_gemm;
+
+typedef struct hr_gemm_set {
+    dnnl_engine_t engine;
+    hr_operand operand;                /* ROUNDED where this CPU has no bf16 products */
+    uint32_t sizes[HR_GEMM_MAX_SIZES]; /* block sizes M, ascending */
+    uint32_t n_sizes;
+    hr_gemm *gemms; /* (n_gemms), as the specs given */
+    uint32_t n_gemms;
+    size_t scratchpad_nbytes; /* the most that one call needs */
+} hr_gemm_set;
+
+/* One product's weights, packed: W and b. */
+typedef struct hr_gemm_weights {
+    dnnl_memory_t weight, bias;
+    float *bias_data;
+} hr_gemm_weights;
+
+/* One call, ready to run: every memory object is bound. */
+typedef struct hr_gemm_call {
+    dnnl_primitive_t primitive; /* borrowed */
+    dnnl_exec_arg_t args[5];
+} hr_gemm_call;
+
+/* Makes the primitives of the specs (n) and finds block sizes at which every one of them gives a row the same
+ * bits at any size and place (see gemm_check.c). bf16: HR_OPERAND_BF16 where oneDNN multiplies it natively
+ * and right, else HR_OPERAND_ROUNDED. Errors: OUT_OF_MEMORY, DEVICE. */
+hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, hr_gemm_set **set,
+                             hr_error *err);
+void hr_gemm_set_destroy(hr_gemm_set *set); /* NULL is allowed */
+
+/* Packs weight (n, k) and bias (n), both padded with zeros; weight is rounded in place where the set's
+ * operands are. */
+hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm, float *weight, const float *bias,
+                       hr_gemm_weights *packed, hr_error *err);
+void hr_gemm_weights_destroy(hr_gemm_weights *packed);
+
+/* Binds a call of block size sizes[size] to its memory, all borrowed. */
+hr_status hr_gemm_bind(const hr_gemm_set *set, uint32_t gemm, uint32_t size, const hr_gemm_weights *packed,
+                       void *x, void *y, void *scratchpad, hr_gemm_call *call, hr_error *err);
+void hr_gemm_call_destroy(hr_gemm_call *call);
+
+hr_status hr_gemm_run(const hr_gemm_call *call, dnnl_stream_t stream, hr_error *err);
+
+/* What oneDNN found this CPU to be, e.g. "avx2". */
+const char *hr_gemm_isa(void);
+
+/* A failed oneDNN call as an error: OUT_OF_MEMORY or DEVICE. */
+hr_status hr__dnnl_error(hr_error *err, dnnl_status_t status, const char *what);
+
+/* Whether row bits agree between all sizes and places; drops the sizes that do not. False where even one
+ * size's own rows depend on their place. */
+hr_status hr__gemm_set_check_rows(hr_gemm_set *set, bool *invariant, hr_error *err);
+
+/* Whether the native bf16 products are right: against the products of rounded operands. */
+hr_status hr__gemm_set_check_bf16(hr_gemm_set *set, bool *right, hr_error *err);
+
+#endif

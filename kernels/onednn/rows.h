@@ -1,0 +1,94 @@
+/* Everything of a forward pass that is not a matrix product, as kernels over the rows of a block.
+ *
+ * One implementation, compiled for several instruction sets; hr_rows_select takes the widest this CPU runs.
+ * Every matrix here starts at a 64-byte boundary and its rows are padded to a multiple of HR_PAD elements,
+ * so no kernel has a tail. A row's results depend on that row alone, bit for bit: every row takes the same
+ * instructions whatever its place in the block.
+ *
+ * Letters: M rows of a block, L LoRA branches. ld_* are row strides in elements. Any thread.
+ */
+#ifndef HOMERANK_KERNELS_ONEDNN_ROWS_H
+#define HOMERANK_KERNELS_ONEDNN_ROWS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/plan.h"
+
+enum { HR_PAD = 16 }; /* elements: 64 bytes of f32 */
+
+static inline uint32_t hr_padded(uint32_t width) {
+    return (width + HR_PAD - 1) / HR_PAD * HR_PAD;
+}
+
+/* How the operands of matrix products are kept. ROUNDED is bf16's values in f32's layout: what a CPU
+ * without bf16 arithmetic multiplies (MODEL.md 5). */
+typedef enum hr_operand { HR_OPERAND_F32, HR_OPERAND_ROUNDED, HR_OPERAND_BF16 } hr_operand;
+
+static inline size_t hr_operand_nbytes(hr_operand operand) {
+    return operand == HR_OPERAND_BF16 ? 2 : 4;
+}
+
+/* A group of a row's gate logits that becomes weights: softmax, or the logistic function where sigmoid. */
+typedef struct hr_gate_segment {
+    uint32_t offset, count;
+    bool sigmoid;
+} hr_gate_segment;
+
+/* One summand of a mix: an expert's output, weighted by a gate weight of the row, or by 1. */
+typedef struct hr_mix_term {
+    const float *expert; /* (M, width) */
+    int64_t gate;        /* offset in the row's gate weights; negative: the weight is 1 */
+} hr_mix_term;
+
+/* MODEL.md 2.3 for some columns of x: y = x * sum_l p_l * 2 sigmoid(up_l). */
+typedef struct hr_feature_gate_args {
+    const float *x; /* (M, ld_x) */
+    size_t ld_x;
+    const float *up; /* (L, M, n_cols) */
+    const float *p;  /* (M, ld_p), L weights at the front of each row */
+    size_t ld_p;
+    uint32_t loras, n_cols, n_rows;
+    void *y; /* (M, ld_y) operands */
+    size_t ld_y;
+} hr_feature_gate_args;
+
+/* MODEL.md 2.4: layer norm over the first `width` columns, then the activation. */
+typedef struct hr_norm_args {
+    const float *x; /* (M, padded width) */
+    uint32_t width, n_rows;
+    const float *weight, *bias; /* (padded width), zeros at the end */
+    float eps;
+    hr_activation activation;
+    void *y; /* (M, padded width) operands */
+} hr_norm_args;
+
+typedef struct hr_rows_i {
+    const char *isa;
+
+    /* y = x as operands; x and y may be the same memory where y is f32 or rounded. */
+    void (*store)(hr_operand operand, const float *x, size_t ld_x, void *y, size_t ld_y, uint32_t n_cols,
+                  uint32_t n_rows);
+
+    /* MODEL.md 2.3, 2.5, 2.6: logits to weights, in place, segment by segment. */
+    void (*gates)(float *logits, size_t ld, const hr_gate_segment *segments, uint32_t n_segments,
+                  uint32_t n_rows);
+
+    void (*feature_gate)(hr_operand operand, const hr_feature_gate_args *args);
+    void (*norm)(hr_operand operand, const hr_norm_args *args);
+
+    /* MODEL.md 2.5 and 2.6: y (M, width) = sum over terms of weight * expert. */
+    void (*mix)(const hr_mix_term *terms, uint32_t n_terms, const float *gates, size_t ld_gates, float *y,
+                uint32_t width, uint32_t n_rows);
+
+    /* The towers' last layer: y[r * ld_y] = x_r . weight + bias; x is (M, width), width padded. */
+    void (*logit)(const float *x, const float *weight, float bias, float *y, size_t ld_y, uint32_t width,
+                  uint32_t n_rows);
+} hr_rows_i;
+
+const hr_rows_i *hr_rows_select(void);
+
+/* bf16's value nearest to x (ties to even), as the scalar code of loading and checks needs it. */
+float hr_bf16_round(float x);
+
+#endif

@@ -1,0 +1,10 @@
+/* The row kernels for AVX-512. */
+#if defined(__x86_64__)
+#define HR_ROWS_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define HR_ROWS_LANES  16
+#define HR_ROWS_TABLE  hr__rows_avx512
+#define HR_ROWS_ISA    "avx512"
+#include "kernels/onednn/rows_impl.h"
+#else
+typedef int hr__rows_avx512_unused; /* ISO C wants a declaration */
+#endif
