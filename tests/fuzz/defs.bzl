@@ -17,6 +17,7 @@ def hr_fuzz_target(name, deps, srcs = None):
     )
     native.cc_test(
         name = name + "_replay_test",
+        size = "small",
         args = [native.package_name() + "/corpus/" + name],
         data = native.glob(["corpus/" + name + "/*"]),
         deps = [":" + name + "_fuzz_target", ":replay_main"],
