@@ -252,9 +252,10 @@ static hr_status read_numbers(const encoding *in, float *dense, bool *usable) {
     *usable = true;
     for (uint32_t i = 0; i < in->step->feature->length; i++) {
         element next = next_element(in->from);
-        /* An empty text is the null of a list of texts (DESIGN 5). */
-        if (!next.is_number) next.number = NAN;
-        if (!next.is_number && next.nbytes > 0 && !hr__text_number(next.text, next.nbytes, &next.number)) {
+        /* An empty text in a list of texts is its null (DESIGN 5): missing. */
+        bool is_null = !next.is_number && next.nbytes == 0 && in->from->kind != SOURCE_TEXT;
+        if (is_null) next.number = NAN;
+        if (!is_null && !next.is_number && !hr__text_number(next.text, next.nbytes, &next.number)) {
             *usable = false;
             return refuse_element(in, "numbers", &next);
         }

@@ -366,6 +366,7 @@ static void one_value_is_a_list_of_one_number(void **state) {
     encode_value(f, "one", TEXT("2.5"), 0);
     assert_true(dense_of(f, "one", 0) == 2.5F);
     encode_value(f, "one", TEXT("x"), 1);
+    encode_value(f, "one", TEXT(""), 1);
     assert_true(dense_of(f, "one", 0) == 0);
 }
 
