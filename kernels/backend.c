@@ -78,7 +78,7 @@ static hr_status backend_find(const char *name, const hr_backend_i **backend, hr
 hr_status hr_engine_create(const char *name, hr_precision precision, const hr_plan *plan, hr_engine **engine,
                            hr_error *err) {
     *engine = NULL;
-    const hr_backend_i *backend;
+    const hr_backend_i *backend = NULL;
     hr_status status = backend_find(name, &backend, err);
     if (status != HR_OK) return status;
     hr_engine *created = calloc(1, sizeof *created);
