@@ -228,7 +228,8 @@ def _schema(rng):
             feature["table"] = table(len(feature["boundaries"]) + 2 + int(rng.integers(0, 3)))
             numbers = [f for f in features if f["kind"] == "number"]
             if numbers and rng.random() < 0.5:  # two features may read one field
-                feature["entity"], feature["field"] = numbers[-1]["entity"], numbers[-1].get("field", numbers[-1]["name"])
+                feature["entity"] = numbers[-1]["entity"]
+                feature["field"] = numbers[-1].get("field", numbers[-1]["name"])
         elif kind == "numbers":
             feature["length"] = int(_pick(rng, 1, 3, 8))
         if "field" not in feature and rng.random() < 0.3:
@@ -240,8 +241,8 @@ def _schema(rng):
 
 # --- values --------------------------------------------------------------------------------------------------
 
-_TEXTS = ("a", "full_active", "[100,1k)", "x" * 31, "y" * 32, "zug–Straße–東京", "007", "-3", "1.0", "+5", " 7", "1e3",
-          "99999999999999999999999", "a,b,c", "\t\"\\\u0001", "0", "null")
+_TEXTS = ("a", "full_active", "[100,1k)", "x" * 31, "y" * 32, "zug–Straße–東京", "007", "-3", "1.0", "+5", " 7",
+          "1e3", "99999999999999999999999", "a,b,c", "\t\"\\\u0001", "0", "null")
 
 
 def _id(rng, rows):
@@ -349,7 +350,9 @@ def make_requests(rng, config, n_requests=12):
     tasks = [task["name"] for task in config["network"]["tasks"]]
     for i in range(n_requests):
         n = int(_pick(rng, 1, 2, 7, 17, 33)) if i else 140
-        item_ids = [_pick(rng, *items) for _ in range(n)] if i == 0 else [items[k] for k in rng.permutation(len(items))[:n]]
+        item_ids = [items[k] for k in rng.permutation(len(items))[:n]]
+        if i == 0:  # more items than there are: with repetitions
+            item_ids = [_pick(rng, *items) for _ in range(n)]
         if n > 2:
             item_ids[-1] = item_ids[0]
         request = {"request_id": "r%d" % i, "user_id": _pick(rng, *users), "item_ids": item_ids,
