@@ -5,7 +5,7 @@
  * FeatureMap, or a Redis hash with one text per feature (lists joined by commas). A record replaces the one
  * that was there.
  *
- * Synchronous; for tools. One load per thread.
+ * Synchronous; for tools, which ignore SIGPIPE (a store's server may go away). One load per thread.
  */
 #ifndef HOMERANK_FEATURES_LOADER_H
 #define HOMERANK_FEATURES_LOADER_H

@@ -122,10 +122,6 @@ hr_fetch_slot hr_fetch__slot(hr_fetch *fetch, size_t i) {
     return (hr_fetch_slot){&fetch->items[i], HR_ENTITY_ITEM, fetch->item_ids[i]};
 }
 
-const char *hr_entity__name(hr_entity entity) {
-    return entity == HR_ENTITY_USER ? "user" : "item";
-}
-
 void hr_fetch__take_packed(hr_fetch *fetch, hr_record *record, const void *data, size_t nbytes) {
     uint8_t *copy = hr_arena_alloc(fetch->arena, nbytes);
     if (copy == NULL) {

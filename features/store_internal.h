@@ -40,9 +40,6 @@ typedef struct hr_fetch_slot {
 } hr_fetch_slot;
 hr_fetch_slot hr_fetch__slot(hr_fetch *fetch, size_t i);
 
-/* "user" or "item": the middle of a key, and the entity of a line of records. */
-const char *hr_entity__name(hr_entity entity);
-
 /* Copies a packed value into the fetch's arena; where that is full the record stays MISSING and the fetch has
  * an error. */
 void hr_fetch__take_packed(hr_fetch *fetch, hr_record *record, const void *data, size_t nbytes);

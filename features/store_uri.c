@@ -278,3 +278,7 @@ hr_status hr_store_uri_parse(const char *text, hr_store_uri *uri, hr_error *err)
     if (status == HR_OK) label_format(uri);
     return status;
 }
+
+const char *hr_entity__name(hr_entity entity) {
+    return entity == HR_ENTITY_USER ? "user" : "item";
+}

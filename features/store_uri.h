@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "schema/schema.h"
 
 typedef enum hr_store_kind { HR_STORE_NONE, HR_STORE_LMDB, HR_STORE_REDIS } hr_store_kind;
 typedef enum hr_store_layout { HR_LAYOUT_PACKED, HR_LAYOUT_HASH } hr_store_layout;
@@ -35,5 +36,8 @@ typedef struct hr_store_uri {
 /* Errors: INVALID_ARGUMENT naming the part, what was expected and what was found; the password is never
  * shown. */
 hr_status hr_store_uri_parse(const char *text, hr_store_uri *uri, hr_error *err);
+
+/* "user" or "item": the middle of a key, and the entity of a line of records. */
+const char *hr_entity__name(hr_entity entity);
 
 #endif

@@ -1,0 +1,70 @@
+/* A blocking Redis connection, for tools: see redis_sync.h. */
+#include "features/redis_sync.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CONNECT_TIMEOUT_S = 5, COMMAND_TIMEOUT_S = 30 };
+
+static hr_status failed(const redisContext *c, hr_error *err) {
+    bool timeout = c->err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK);
+    return hr_error_set(err, HR_UNAVAILABLE, "redis %s:%d: %s", c->tcp.host, c->tcp.port,
+                        timeout ? "no answer in time" : c->errstr);
+}
+
+hr_status hr_redis_sync_reply(redisContext *c, redisReply **reply, hr_error *err) {
+    void *got = NULL;
+    *reply = NULL;
+    if (redisGetReply(c, &got) != REDIS_OK) return failed(c, err);
+    redisReply *r = got;
+    if (r->type == REDIS_REPLY_ERROR) {
+        hr_error_set(err, HR_UNAVAILABLE, "redis %s:%d: %s", c->tcp.host, c->tcp.port,
+                     hr_quote(r->str, r->len).text);
+        freeReplyObject(r);
+        return HR_UNAVAILABLE;
+    }
+    *reply = r;
+    return HR_OK;
+}
+
+/* Sends one command and wants any reply that is not an error. */
+static hr_status command(redisContext *c, int argc, const char **argv, hr_error *err) {
+    redisReply *reply = NULL;
+    if (redisAppendCommandArgv(c, argc, argv, NULL) != REDIS_OK) return failed(c, err);
+    hr_status status = hr_redis_sync_reply(c, &reply, err);
+    if (reply != NULL) freeReplyObject(reply);
+    return status;
+}
+
+hr_status hr_redis_sync_connect(const hr_store_uri *uri, redisContext **context, hr_error *err) {
+    *context = NULL;
+    redisContext *c =
+        redisConnectWithTimeout(uri->host, uri->port, (struct timeval){.tv_sec = CONNECT_TIMEOUT_S});
+    if (c == NULL)
+        return hr_error_set(err, HR_OUT_OF_MEMORY, "redis %s:%u: out of memory", uri->host, uri->port);
+    hr_status status = HR_OK;
+    if (c->err != 0)
+        status = hr_error_set(err, HR_UNAVAILABLE, "redis %s:%u: cannot connect: %s", uri->host, uri->port,
+                              c->errstr);
+    if (status == HR_OK && redisSetTimeout(c, (struct timeval){.tv_sec = COMMAND_TIMEOUT_S}) != REDIS_OK)
+        status = failed(c, err);
+    if (status == HR_OK && uri->password[0] != '\0') {
+        bool user = uri->user[0] != '\0';
+        const char *argv[] = {"AUTH", user ? uri->user : uri->password, uri->password};
+        status = command(c, user ? 3 : 2, argv, err);
+    }
+    if (status == HR_OK) {
+        char db[16];
+        snprintf(db, sizeof db, "%u", uri->db);
+        const char *argv[] = {"SELECT", db};
+        status = command(c, 2, argv, err);
+    }
+    if (status != HR_OK) {
+        redisFree(c);
+        return status;
+    }
+    *context = c;
+    return HR_OK;
+}
