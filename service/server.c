@@ -39,6 +39,13 @@ uint16_t hr_server_port(const hr_server *server) {
     return server->port;
 }
 
+void hr_server_count(const hr_server *server, hr_server_counts *counts) {
+    counts->accepted = atomic_load(&server->accepted);
+    counts->answered = atomic_load(&server->answered);
+    counts->cancelled = atomic_load(&server->cancelled);
+    counts->refused = atomic_load(&server->refused);
+}
+
 /* ---- Arenas ---- */
 
 hr_arena *hr_poller_take_arena(hr_poller *poller) {
@@ -282,9 +289,10 @@ void hr_server_shutdown(hr_server *server) {
         grpc_server_cancel_all_calls(server->core);
         wait_until_idle(server, NULL);
     }
-    hr_log(HR_LOG_INFO, "gRPC stopped", HR_LOG_INT("accepted", atomic_load(&server->accepted)),
-           HR_LOG_INT("answered", atomic_load(&server->answered)),
-           HR_LOG_INT("cancelled", atomic_load(&server->cancelled)),
-           HR_LOG_INT("refused", atomic_load(&server->refused)));
+    hr_server_counts counts;
+    hr_server_count(server, &counts);
+    hr_log(HR_LOG_INFO, "gRPC stopped", HR_LOG_INT("accepted", counts.accepted),
+           HR_LOG_INT("answered", counts.answered), HR_LOG_INT("cancelled", counts.cancelled),
+           HR_LOG_INT("refused", counts.refused));
     destroy(server);
 }

@@ -15,9 +15,9 @@
 typedef struct hr_server hr_server;
 
 typedef struct hr_server_options {
-    const char *listen;         /* HOST:PORT, port 0 = any free one; borrowed for the call */
+    const char *listen; /* HOST:PORT, port 0 = any free one; borrowed for the call */
     uint32_t n_pollers;
-    uint32_t max_message_nbytes; /* of a request */
+    uint32_t max_message_nbytes; /* of a request; compressed ones are refused */
     uint32_t max_open_calls;     /* unary calls and stream messages in the server together */
     uint32_t max_call_nbytes;    /* cap of one call's arena */
     uint32_t grace_ms;           /* at shutdown, for accepted calls to finish */
@@ -31,8 +31,20 @@ hr_status hr_server_start(const hr_server_options *options, hr_pipeline *pipelin
 /* The port bound. */
 uint16_t hr_server_port(const hr_server *server);
 
-/* Graceful shutdown: health NOT_SERVING, no new calls, the accepted ones finish within grace_ms, then the rest
- * is cancelled; returns when all pollers have ended and frees the server. */
+/* Rank requests, unary or messages of a stream. Once the server is idle accepted = answered + cancelled; a
+ * refused one was never accepted. */
+typedef struct hr_server_counts {
+    uint64_t accepted;  /* handed to the pipeline */
+    uint64_t answered;  /* its answer, or its error, was sent */
+    uint64_t cancelled; /* the client was gone, or its stream had ended, before that */
+    uint64_t refused;   /* malformed, past a limit, or while shutting down */
+} hr_server_counts;
+
+/* Any thread. */
+void hr_server_count(const hr_server *server, hr_server_counts *counts);
+
+/* Graceful shutdown: health NOT_SERVING, no new calls, the accepted ones finish within grace_ms, then the
+ * rest is cancelled; returns when all pollers have ended and frees the server. */
 void hr_server_shutdown(hr_server *server);
 
 #endif

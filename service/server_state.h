@@ -35,12 +35,7 @@ struct hr_server {
     atomic_uint n_open;    /* unary calls and stream messages accepted and not yet finished */
     atomic_uint n_streams; /* streaming calls open */
 
-    /* Rank requests: accepted = answered + cancelled once the server is idle; refused ones were never
-     * accepted. */
-    atomic_ullong accepted;  /* handed to the pipeline */
-    atomic_ullong answered;  /* an answer or an error was sent */
-    atomic_ullong cancelled; /* the client was gone, or the stream had ended, before the answer */
-    atomic_ullong refused;   /* malformed, past a limit, or while shutting down */
+    atomic_ullong accepted, answered, cancelled, refused; /* hr_server_counts */
 
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t idle;  /* core_is_shut is set, or calls became empty; CLOCK_MONOTONIC */
