@@ -10,53 +10,12 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "features/store.h"
-#include "model/repository.h"
 #include "service/commands.h"
-#include "service/pipeline.h"
-#include "service/servable.h"
+#include "service/runtime.h"
 #include "service/server.h"
 
-/* What runs, in the order it was started. */
-typedef struct serving {
-    hr_store *store;
-    hr_repository *repository;
-    hr_pipeline *pipeline;
-    hr_server *server;
-} serving;
-
-static hr_status open_store(const hr_options *options, serving *s, hr_error *err) {
-    hr_store_options store = hr_store_defaults;
-    store.connect_timeout_ms = options->store_connect_timeout_ms;
-    store.command_timeout_ms = options->store_timeout_ms;
-    store.n_connections = options->store_connections;
-    store.read_only = true;
-    return hr_store_open(options->store, &store, &s->store, err);
-}
-
-static hr_status open_models(const hr_options *options, serving *s, hr_error *err) {
-    hr_repository_options repository = {
-        .model = {.backend = options->backend, .n_workers = options->threads},
-        .default_model = options->default_model,
-        .prepare = hr_servable_prepare,
-    };
-    hr_status status = hr_precision_parse(options->precision, &repository.model.precision, err);
-    return status ? status : hr_repository_open(options->models, &repository, &s->repository, err);
-}
-
-static hr_status start_pipeline(const hr_options *options, serving *s, hr_error *err) {
-    hr_pipeline_options pipeline = {
-        .n_workers = options->threads,
-        .max_items = options->max_items,
-        .max_id_nbytes = options->max_id_bytes,
-        .max_queued_calls = options->max_queued_calls,
-        .max_queued_items = options->max_queued_items,
-        .strict_features = options->strict_features,
-    };
-    return hr_pipeline_create(&pipeline, s->repository, s->store, &s->pipeline, err);
-}
-
-static hr_status start_server(const hr_options *options, serving *s, hr_error *err) {
+static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, hr_server **started,
+                              hr_error *err) {
     hr_server_options server = {
         .listen = options->listen,
         .n_pollers = options->pollers,
@@ -65,15 +24,7 @@ static hr_status start_server(const hr_options *options, serving *s, hr_error *e
         .max_call_nbytes = options->max_call_bytes,
         .grace_ms = options->grace_ms,
     };
-    return hr_server_start(&server, s->pipeline, &s->server, err);
-}
-
-/* Stops what runs, last started first. */
-static void stop(serving *s) {
-    if (s->server) hr_server_shutdown(s->server);
-    hr_pipeline_destroy(s->pipeline);
-    hr_repository_close(s->repository);
-    hr_store_close(s->store);
+    return hr_server_start(&server, pipeline, started, err);
 }
 
 /* What the `listening` line says of the models. */
@@ -90,15 +41,15 @@ static void describe_model(const hr_model *model, void *arg) {
 }
 
 /* The line that says the server may be called: others wait for it, and find the port here. */
-static void log_listening(const hr_options *options, const serving *s) {
+static void log_listening(const hr_options *options, const hr_runtime *runtime, const hr_server *server) {
     models_text text = {0};
-    hr_repository_visit(s->repository, describe_model, &text);
+    hr_repository_visit(runtime->repository, describe_model, &text);
     const char *colon = strrchr(options->listen, ':');
     int n_host = colon ? (int)(colon - options->listen) : 0;
     char address[512];
-    snprintf(address, sizeof address, "%.*s:%u", n_host, options->listen, hr_server_port(s->server));
+    snprintf(address, sizeof address, "%.*s:%u", n_host, options->listen, hr_server_port(server));
     hr_log(HR_LOG_INFO, "listening", HR_LOG_STR("address", address),
-           HR_LOG_STR("store", hr_store_label(s->store)), HR_LOG_STR("backend", text.backend),
+           HR_LOG_STR("store", hr_store_label(runtime->store)), HR_LOG_STR("backend", text.backend),
            HR_LOG_INT("threads", options->threads), HR_LOG_STR("models", text.labels));
 }
 
@@ -111,7 +62,8 @@ static void wait_for_signal(const sigset_t *signals) {
 }
 
 int hr_command_serve(const hr_options *options) {
-    serving s = {0};
+    hr_runtime runtime;
+    hr_server *server = NULL;
     hr_error err;
     sigset_t signals;
     sigemptyset(&signals);
@@ -119,18 +71,15 @@ int hr_command_serve(const hr_options *options) {
     sigaddset(&signals, SIGTERM);
     signal(SIGPIPE, SIG_IGN);
 
-    hr_status status = open_store(options, &s, &err);
-    if (!status) status = open_models(options, &s, &err);
-    if (!status) status = start_pipeline(options, &s, &err);
+    if (hr_runtime_start(options, &runtime, &err)) return hr_command_fail(&err);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    hr_status status = start_server(options, runtime.pipeline, &server, &err);
     if (!status) {
-        pthread_sigmask(SIG_BLOCK, &signals, NULL);
-        status = start_server(options, &s, &err);
-    }
-    if (!status) {
-        log_listening(options, &s);
+        log_listening(options, &runtime, server);
         wait_for_signal(&signals);
+        hr_server_shutdown(server);
     }
-    stop(&s);
+    hr_runtime_stop(&runtime);
     if (status) return hr_command_fail(&err);
     hr_log(HR_LOG_INFO, "stopped");
     return 0;

@@ -296,7 +296,7 @@ static hr_status workers_start(hr_pipeline *pipeline, hr_error *err) {
         worker *w = &pipeline->workers[i];
         *w = (worker){.pipeline = pipeline, .index = i, .scratch = hr_arena_create(SCRATCH_CAP_NBYTES)};
         if (w->scratch == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "worker %" PRIu32, i);
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "worker-%" PRIu32, i);
         hr_status status = hr_thread_start(&w->thread, name, worker_run, w, err);
         if (status != HR_OK) {

@@ -88,8 +88,8 @@ static hr_status score(const verification *v, const Homerank__V1__RankRequest *r
 
 static hr_status check_line(const verification *v, const char *line, size_t nbytes, hr_error *err) {
     json_t *value = NULL;
-    Homerank__V1__RankRequest *request;
-    const float *logits;
+    Homerank__V1__RankRequest *request = NULL;
+    const float *logits = NULL;
     hr_status status = hr_json_parse(line, nbytes, &value, err);
     if (status != HR_OK) return status;
     json_t *expected = json_object_get(value, "logits");

@@ -1,0 +1,54 @@
+/* The store, the models and the pipeline: see runtime.h. */
+#include "service/runtime.h"
+
+#include "service/servable.h"
+
+static hr_status open_store(const hr_options *options, hr_runtime *runtime, hr_error *err) {
+    hr_store_options store = hr_store_defaults;
+    store.connect_timeout_ms = options->store_connect_timeout_ms;
+    store.command_timeout_ms = options->store_timeout_ms;
+    store.n_connections = options->store_connections;
+    store.read_only = true;
+    return hr_store_open(options->store, &store, &runtime->store, err);
+}
+
+static hr_status open_models(const hr_options *options, hr_runtime *runtime, hr_error *err) {
+    hr_repository_options repository = {
+        .model = {.backend = options->backend, .n_workers = options->threads},
+        .default_model = options->default_model,
+        .prepare = hr_servable_prepare,
+    };
+    hr_status status = hr_precision_parse(options->precision, &repository.model.precision, err);
+    if (status) return status;
+    if (options->models != NULL && options->models[0] != '\0')
+        return hr_repository_open(options->models, &repository, &runtime->repository, err);
+    return hr_repository_open_folder(options->model, &repository, &runtime->repository, err);
+}
+
+static hr_status start_pipeline(const hr_options *options, hr_runtime *runtime, hr_error *err) {
+    hr_pipeline_options pipeline = {
+        .n_workers = options->threads,
+        .max_items = options->max_items,
+        .max_id_nbytes = options->max_id_bytes,
+        .max_queued_calls = options->max_queued_calls,
+        .max_queued_items = options->max_queued_items,
+        .strict_features = options->strict_features,
+    };
+    return hr_pipeline_create(&pipeline, runtime->repository, runtime->store, &runtime->pipeline, err);
+}
+
+hr_status hr_runtime_start(const hr_options *options, hr_runtime *runtime, hr_error *err) {
+    *runtime = (hr_runtime){0};
+    hr_status status = open_store(options, runtime, err);
+    if (!status) status = open_models(options, runtime, err);
+    if (!status) status = start_pipeline(options, runtime, err);
+    if (status) hr_runtime_stop(runtime);
+    return status;
+}
+
+void hr_runtime_stop(hr_runtime *runtime) {
+    hr_pipeline_destroy(runtime->pipeline);
+    hr_repository_close(runtime->repository);
+    hr_store_close(runtime->store);
+    *runtime = (hr_runtime){0};
+}
