@@ -1,9 +1,9 @@
 /* A feature store: where the records of users and items come from (DESIGN 5).
  *
  * One interface, asynchronous from the start. hr_store_fetch starts a fetch and returns; `done` is called
- * exactly once for it, whatever happens, on a thread of the store's own, or, where hr_store_is_synchronous, on
- * the caller's before hr_store_fetch returns (such a store may block and must not be asked by an RPC poller).
- * Between the call and `done` the fetch and its arena belong to the store. Any thread may fetch.
+ * exactly once for it, whatever happens, on a thread of the store's own, or, where hr_store_is_synchronous,
+ * on the caller's before hr_store_fetch returns (such a store may block and must not be asked by an RPC
+ * poller). Between the call and `done` the fetch and its arena belong to the store. Any thread may fetch.
  *
  * URIs: none:  lmdb:PATH  redis://[USER:PASSWORD@]HOST:PORT[/DB]  each with ?prefix=hr&layout=packed|hash.
  */
