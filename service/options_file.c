@@ -7,7 +7,7 @@
 
 #include "service/options_table.h"
 
-enum { FILE_MAX_NBYTES = 64 << 10 };
+enum { FILE_MAX_NBYTES = 32 << 10 };
 
 /* What is being read: where an error stands is its file and a node's line. */
 typedef struct reader {

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Builds homerank and runs its tests, then the C tests again under AddressSanitizer and UBSan.
+#
+#   ./test.sh           everything
+#   ./test.sh --quick   without the sanitizers
+#
+# Real data is used where ../shared lies beside the project (HOMERANK_SHARED names another place). Ends with the
+# line "N passed, N failed, N skipped"; the exit code is 0 where something passed and nothing failed.
+set -uo pipefail
+cd "$(dirname "$0")" || exit 1
+
+sanitizers=true
+case "${1-}" in
+    "") ;;
+    --quick) sanitizers=false ;;
+    *)
+        echo "test: unknown option $1; usage: ./test.sh [--quick]" >&2
+        exit 2
+        ;;
+esac
+
+tools/setup.sh || exit 1
+export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+
+data=()
+if [ -z "${HOMERANK_SHARED-}" ] && [ -d ../shared ]; then HOMERANK_SHARED=$(realpath ../shared); fi
+if [ -n "${HOMERANK_SHARED-}" ]; then data=(--test_env=HOMERANK_SHARED="$HOMERANK_SHARED"); fi
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+events=()
+code=0
+
+# run NAME ARGUMENTS...: one `bazel test`; its events are counted at the end.
+run() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "test: $name"
+    bazel test --keep_going --color=no --curses=no --noshow_progress --build_event_json_file="$scratch/$name.json" \
+        "$@" </dev/null || code=1
+    events+=("$scratch/$name.json")
+    echo "test: $name took $((SECONDS - start)) s"
+}
+
+run default "${data[@]}" -- //tests/...
+if $sanitizers; then
+    run asan --config=asan -- //tests/... -//tests/e2e/... -//tests/evaluation/...
+fi
+
+# Whatever bazel says of a run that it could not begin, its count is here.
+for file in "${events[@]}"; do [ -s "$file" ] || code=1; done
+tools/count_tests.py "${events[@]}" || code=1
+exit $code
