@@ -45,17 +45,17 @@ typedef struct hr_feature {
     const char *field; /* the record's field; defaults to name */
     hr_entity entity;
     hr_feature_kind kind;
-    uint32_t table;      /* id, ids, bucket: index into hr_schema.tables */
-    hr_pool pool;        /* ids */
-    uint32_t max_length; /* ids */
-    bool log1p;          /* number */
-    double mean, std;    /* number */
+    uint32_t table;           /* id, ids, bucket: index into hr_schema.tables */
+    hr_pool pool;             /* ids */
+    uint32_t max_length;      /* ids */
+    bool log1p;               /* number */
+    double mean, std;         /* number */
     const double *boundaries; /* bucket: strictly increasing */
     uint32_t n_boundaries;
-    uint32_t length;       /* numbers */
-    uint32_t slot;         /* first word in its entity's index[] (id, ids, bucket) or dense[] part */
+    uint32_t length;        /* numbers */
+    uint32_t slot;          /* first word in its entity's index[] (id, ids, bucket) or dense[] part */
     uint32_t vector_offset; /* first element in v */
-    uint32_t width;        /* elements in v */
+    uint32_t width;         /* elements in v */
 } hr_feature;
 
 /* The size of one entity's encoded row, in 4-byte words. */
