@@ -1,0 +1,1 @@
+"""Training for homerank: the network of MODEL.md in PyTorch, a trainer and the exporter of what is served."""
