@@ -167,19 +167,25 @@ static hr_status parse_args(hr_command command, int n_args, char **args, hr_opti
     return HR_OK;
 }
 
+/* The default of one row that was not given; texts of other commands' rows become "" too. */
+static hr_status fill(hr_command command, const hr_option_row *row, hr_options *options, hr_error *err) {
+    bool ours = row->commands & (1u << command);
+    if (ours && row->required)
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "--%s %s is required", row->name, row->value);
+    if (ours && row->fallback) return hr_option_store(row, row->fallback, options, err);
+    if (row->type == HR_OPTION_TEXT) {
+        const char **member = (const char **)(void *)((char *)options + row->offset);
+        if (!*member) *member = "";
+    }
+    return HR_OK;
+}
+
 /* Defaults for what was not given; what is required must have been. */
 static hr_status complete(hr_command command, hr_options *options, const bool *given, hr_error *err) {
     for (size_t r = 0; r < hr_option_n_rows; r++) {
-        const hr_option_row *row = &hr_option_rows[r];
-        if (given[r] || !(row->commands & (1u << command))) continue;
-        if (row->required)
-            return hr_error_set(err, HR_INVALID_ARGUMENT, "--%s %s is required", row->name, row->value);
-        if (row->fallback) {
-            hr_status status = hr_option_store(row, row->fallback, options, err);
-            if (status) return status;
-        } else if (row->type == HR_OPTION_TEXT) {
-            *(const char **)(void *)((char *)options + row->offset) = "";
-        }
+        if (given[r]) continue;
+        hr_status status = fill(command, &hr_option_rows[r], options, err);
+        if (status) return status;
     }
     const char *argument = hr_command_rows[command].argument;
     if (argument && !options->folder)

@@ -32,8 +32,8 @@ typedef struct hr_option_list {
     size_t n;
 } hr_option_list;
 
-/* One member per row of the table; those of other commands are zero. Texts are "" where optional and not
- * given, never NULL. */
+/* One member per row of the table; those of other commands are zero. A text that was not given is "", never
+ * NULL. */
 typedef struct hr_options {
     bool help; /* `--help` was given: nothing else was checked */
 
