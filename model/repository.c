@@ -242,10 +242,20 @@ void hr_repository_close(hr_repository *repository) {
 
 /* ---- Serving ---- */
 
-static hr_model *find_model(const hr_repository *repository, const char *name, size_t nbytes) {
+/* The model of that name or label. */
+static hr_model *find_model(const hr_repository *repository, const char *text) {
     for (size_t i = 0; i < repository->n_models; i++) {
-        const char *own = hr_model_name(repository->models[i]);
-        if (strlen(own) == nbytes && memcmp(own, name, nbytes) == 0) return repository->models[i];
+        hr_model *model = repository->models[i];
+        if (strcmp(hr_model_name(model), text) == 0 || strcmp(hr_model_label(model), text) == 0) return model;
+    }
+    return NULL;
+}
+
+/* The model whose name is the first nbytes of text. */
+static hr_model *find_name(const hr_repository *repository, const char *text, size_t nbytes) {
+    for (size_t i = 0; i < repository->n_models; i++) {
+        const char *name = hr_model_name(repository->models[i]);
+        if (strlen(name) == nbytes && memcmp(name, text, nbytes) == 0) return repository->models[i];
     }
     return NULL;
 }
@@ -267,8 +277,8 @@ hr_status hr_repository_acquire(hr_repository *repository, const char *spec, hr_
     *model = NULL;
     if (spec[0] == '\0') return acquire_default(repository, model, err);
     hr_quoted shown = hr_quote(spec, strlen(spec));
-    /* A plain folder may bear any name, with @ or : in it too. */
-    hr_model *found = find_model(repository, spec, strlen(spec));
+    /* First as a whole: a plain folder may bear any name, with @ or : in it too. */
+    hr_model *found = find_model(repository, spec);
     if (found != NULL) {
         *model = hr_model_ref(found);
         return HR_OK;
@@ -280,15 +290,11 @@ hr_status hr_repository_acquire(hr_repository *repository, const char *spec, hr_
         return hr_error_set(err, HR_INVALID_ARGUMENT,
                             "model: expected name, name@version or name:label, found %s", shown.text);
     }
-    found = find_model(repository, spec, (size_t)(at - spec));
+    found = find_name(repository, spec, (size_t)(at - spec));
     if (found == NULL) return hr_error_set(err, HR_NOT_FOUND, "model %s is not served", shown.text);
     if (*at == ':') return hr_error_set(err, HR_NOT_FOUND, "model %s: there is no such label", shown.text);
-    if (hr_model_version(found) != version) {
-        return hr_error_set(err, HR_NOT_FOUND, "model %s is not served, version %llu is", shown.text,
-                            (unsigned long long)hr_model_version(found));
-    }
-    *model = hr_model_ref(found);
-    return HR_OK;
+    return hr_error_set(err, HR_NOT_FOUND, "model %s is not served, version %llu is", shown.text,
+                        (unsigned long long)hr_model_version(found));
 }
 
 void hr_repository_visit(hr_repository *repository, void (*visit)(const hr_model *model, void *arg),

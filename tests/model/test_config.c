@@ -196,7 +196,8 @@ static void tasks_read_a_units_output(void **state) {
 
 static void mixes_make_sense(void **state) {
     (void)state;
-    expect_refused("\"mix\": [\"shared\", \"extra\"]", "\"mix\": []", "mix: expected 1 to 1024 elements, found 0");
+    expect_refused("\"mix\": [\"shared\", \"extra\"]", "\"mix\": []",
+                   "mix: expected 1 to 1024 elements, found 0");
     expect_refused("\"mix\": [\"shared\", \"extra\"]", "\"mix\": [\"shared\", \"extra\", \"shared\"]",
                    "mix: expected no unit twice, found \"shared\"");
     expect_refused("\"mix\": [\"shared\", \"extra\"]", "\"mix\": [\"shared\", \"click\"]",
