@@ -78,7 +78,8 @@ static bool scan(const char *text, size_t nbytes, decimal *out) {
 }
 
 static char digit_at(const decimal *in, size_t i) {
-    return i < in->n_whole ? in->whole[i] : in->fraction[i - in->n_whole];
+    if (i < in->n_whole) return in->whole[i];
+    return in->fraction[i - in->n_whole];
 }
 
 /* The fast path; false where it does not apply. */

@@ -24,8 +24,9 @@ hr_quoted hr_json_show(const json_t *value) {
         snprintf(shown.text, sizeof shown.text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     } else if (json_is_real(value)) {
         /* With a point, so that 3.0 where an integer is expected does not show as 3. */
-        snprintf(shown.text, sizeof shown.text, "%.17g", json_real_value(value));
-        if (strpbrk(shown.text, ".en") == NULL) strcat(shown.text, ".0");
+        int n = snprintf(shown.text, sizeof shown.text, "%.17g", json_real_value(value));
+        if (n > 0 && strpbrk(shown.text, ".en") == NULL)
+            snprintf(shown.text + n, sizeof shown.text - (size_t)n, ".0");
     } else {
         const char *text = json_is_true(value)     ? "true"
                            : json_is_false(value)  ? "false"

@@ -263,16 +263,16 @@ static hr_status read_features(reader *in, const json_t *json, hr_error *err) {
 hr_status hr_schema_create(const json_t *tables, const json_t *features, hr_schema **schema, hr_error *err) {
     *schema = NULL;
     hr_arena *arena = hr_arena_create(SCHEMA_MAX_NBYTES);
-    if (arena == NULL) return out_of_memory(err);
-    owned_schema *owned = hr_arena_calloc(arena, 1, sizeof *owned);
-    hr_status status = owned == NULL ? out_of_memory(err) : HR_OK;
-    if (status == HR_OK) {
-        owned->arena = arena;
-        reader in = {.schema = &owned->schema, .arena = arena};
-        status = read_tables(&in, tables, err);
-        if (status == HR_OK) status = read_features(&in, features, err);
-        if (status == HR_OK) status = hr__schema_lay_out(&owned->schema, in.features, err);
+    owned_schema *owned = arena == NULL ? NULL : hr_arena_calloc(arena, 1, sizeof *owned);
+    if (owned == NULL) {
+        hr_arena_destroy(arena);
+        return out_of_memory(err);
     }
+    owned->arena = arena;
+    reader in = {.schema = &owned->schema, .arena = arena};
+    hr_status status = read_tables(&in, tables, err);
+    if (status == HR_OK) status = read_features(&in, features, err);
+    if (status == HR_OK) status = hr__schema_lay_out(&owned->schema, in.features, err);
     if (status != HR_OK) {
         hr_arena_destroy(arena);
         return status;
