@@ -1,0 +1,28 @@
+/* A real redis-server for tests, on a free loopback port, keeping nothing on disk. One thread at a time. */
+#ifndef HOMERANK_TESTS_FEATURES_REDIS_SERVER_H
+#define HOMERANK_TESTS_FEATURES_REDIS_SERVER_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+typedef struct redis_server {
+    uint16_t port;
+    pid_t pid; /* 0: not running */
+    char password[32];
+    char uri[128]; /* redis://127.0.0.1:PORT/0, without the password */
+} redis_server;
+
+/* Starts it and waits until it answers. password: "" for none. Fails the test where it cannot. */
+void redis_server_start(redis_server *server, const char *password);
+
+/* Starts it again, empty, on the same port. */
+void redis_server_restart(redis_server *server);
+
+void redis_server_kill(redis_server *server); /* SIGKILL, waits for its end; may be called again */
+void redis_server_signal(const redis_server *server, int signal);
+
+/* Runs one command (words separated by blanks, or, with a payload, %b as in hiredis) and fails the test on an
+ * error. */
+void redis_server_do(const redis_server *server, const char *format, ...);
+
+#endif

@@ -1,0 +1,175 @@
+/* Store URIs: every part is read and decoded, every mistake is named, no password is shown. And `none:`. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "features/store.h"
+#include "features/store_uri.h"
+
+static hr_store_uri parse(const char *text) {
+    hr_store_uri uri;
+    hr_error err = {0};
+    if (hr_store_uri_parse(text, &uri, &err) != HR_OK) fail_msg("%s: %s", text, err.message);
+    return uri;
+}
+
+static void every_part_of_a_redis_uri_is_read(void **state) {
+    (void)state;
+    hr_store_uri u = parse("redis://u%40x:p%3Aw%2f@redis-1.example.org:7000/12?layout=hash&prefix=a%26b");
+    assert_int_equal(u.kind, HR_STORE_REDIS);
+    assert_string_equal(u.user, "u@x");
+    assert_string_equal(u.password, "p:w/");
+    assert_string_equal(u.host, "redis-1.example.org");
+    assert_int_equal(u.port, 7000);
+    assert_int_equal(u.db, 12);
+    assert_int_equal(u.layout, HR_LAYOUT_HASH);
+    assert_string_equal(u.prefix, "a&b");
+    assert_string_equal(u.label, "redis://redis-1.example.org:7000/12?layout=hash&prefix=a%26b");
+}
+
+static void what_a_uri_leaves_out_has_defaults(void **state) {
+    (void)state;
+    hr_store_uri u = parse("redis://h");
+    assert_int_equal(u.port, 6379);
+    assert_int_equal(u.db, 0);
+    assert_string_equal(u.user, "");
+    assert_string_equal(u.password, "");
+    assert_string_equal(u.prefix, "hr");
+    assert_int_equal(u.layout, HR_LAYOUT_PACKED);
+    assert_string_equal(parse("redis://h:1/").host, "h");
+}
+
+static void ipv6_hosts_stand_in_brackets(void **state) {
+    (void)state;
+    hr_store_uri u = parse("redis://:pw@[::1]:7001/3");
+    assert_string_equal(u.host, "::1");
+    assert_int_equal(u.port, 7001);
+    assert_string_equal(u.password, "pw");
+    assert_string_equal(u.label, "redis://[::1]:7001/3?layout=packed&prefix=hr");
+    assert_int_equal(parse("redis://[fe80::2]").port, 6379);
+}
+
+static void the_password_may_come_from_the_environment(void **state) {
+    (void)state;
+    setenv("HOMERANK_REDIS_PASSWORD", "from-env", 1);
+    assert_string_equal(parse("redis://h:1").password, "from-env");
+    assert_string_equal(parse("redis://ranker@h:1").password, "from-env");
+    assert_string_equal(parse("redis://:own@h:1").password, "own");
+    unsetenv("HOMERANK_REDIS_PASSWORD");
+    assert_string_equal(parse("redis://h:1").password, "");
+}
+
+static void lmdb_and_none_are_read(void **state) {
+    (void)state;
+    hr_store_uri u = parse("lmdb:/var/lib/a%20b?prefix=x");
+    assert_int_equal(u.kind, HR_STORE_LMDB);
+    assert_string_equal(u.path, "/var/lib/a b");
+    assert_string_equal(u.prefix, "x");
+    assert_string_equal(u.label, "lmdb:/var/lib/a%20b?layout=packed&prefix=x");
+    assert_int_equal(parse("none:").kind, HR_STORE_NONE);
+    assert_string_equal(parse("none:").label, "none:");
+}
+
+static void every_mistake_is_named(void **state) {
+    (void)state;
+    static char long_prefix[128] = "lmdb:p?prefix=";
+    memset(long_prefix + strlen(long_prefix), 'x', 65);
+    const struct {
+        const char *uri, *said;
+    } cases[] = {
+        {"", "no scheme"},
+        {"store", "no scheme"},
+        {"/data/records", "no scheme"},
+        {"mysql://h", "\"mysql:\""},
+        {"redis-cluster://h:1", "\"redis-cluster:\""},
+        {"redis:h", "redis://"},
+        {"redis://", "HOST:PORT"},
+        {"redis://:6379", "HOST:PORT"},
+        {"redis://h:", "port"},
+        {"redis://h:0", "port"},
+        {"redis://h:65536", "\"65536\""},
+        {"redis://h:12x", "port"},
+        {"redis://h:-1", "port"},
+        {"redis://h h:1", "HOST:PORT"},
+        {"redis://[::1:6379", "']'"},
+        {"redis://[::1]6379", "HOST:PORT"},
+        {"redis://h:1/x", "database"},
+        {"redis://h:1/0/1", "database"},
+        {"redis://h:1/-1", "database"},
+        {"redis://h:1/99999999999", "database"},
+        {"redis://user@h:1", "HOMERANK_REDIS_PASSWORD"},
+        {"redis://:p%4@h:1", "hex"},
+        {"redis://:p%zz@h:1", "hex"},
+        {"redis://:p%00@h:1", "NUL"},
+        {"redis://h:1?layout=feast", "\"feast\""},
+        {"redis://h:1?ttl=3", "\"ttl\""},
+        {"redis://h:1?prefix", "NAME=VALUE"},
+        {"redis://h:1?prefix=a&prefix=b", "twice"},
+        {"redis://h:1?prefix=", "prefix"},
+        {"lmdb:", "path"},
+        {"lmdb:p?layout=hash", "packed"},
+        {"none:x", "\"x\""},
+        {long_prefix, "at most 64"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        hr_store_uri uri;
+        hr_error err = {0};
+        if (hr_store_uri_parse(cases[i].uri, &uri, &err) != HR_INVALID_ARGUMENT)
+            fail_msg("%s passes", cases[i].uri);
+        if (strstr(err.message, cases[i].said) == NULL) fail_msg("%s: %s", cases[i].uri, err.message);
+    }
+}
+
+static void no_message_shows_a_password(void **state) {
+    (void)state;
+    static const char *const uris[] = {
+        "redis://u:se/cret@h:1", "redis://u:se?cret@h:1",  "redis://u:se%cret@h:1",    "redis://u:secret@h:x",
+        "redis://u:secret@",     "redis://u:secret@h:1/x", "redis://u:secret@h:1?x=1",
+    };
+    for (size_t i = 0; i < sizeof uris / sizeof uris[0]; i++) {
+        hr_store_uri uri;
+        hr_error err = {0};
+        assert_int_equal(hr_store_uri_parse(uris[i], &uri, &err), HR_INVALID_ARGUMENT);
+        if (strstr(err.message, "cret") != NULL) fail_msg("%s", err.message);
+    }
+    assert_null(strstr(parse("redis://u:secret@h:1").label, "secret"));
+}
+
+static void none_has_no_records_and_no_error(void **state) {
+    (void)state;
+    hr_store *store;
+    hr_error err = {0};
+    assert_int_equal(hr_store_open("none:", &hr_store_defaults, &store, &err), HR_OK);
+    assert_true(hr_store_is_synchronous(store));
+    assert_string_equal(hr_store_label(store), "none:");
+    hr_arena *arena = hr_arena_create(1 << 20);
+    const char *const items[] = {"a", "b"};
+    hr_fetch fetch = {.user_id = "u", .item_ids = items, .n_items = 2, .deadline_ns = 0, .arena = arena};
+    hr_store_fetch_wait(store, &fetch);
+    assert_int_equal(fetch.error.code, HR_OK);
+    assert_int_equal(fetch.user.kind, HR_RECORD_MISSING);
+    assert_int_equal(fetch.items[1].kind, HR_RECORD_MISSING);
+    hr_store_close(store);
+    hr_store_close(NULL);
+    hr_arena_destroy(arena);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_part_of_a_redis_uri_is_read),
+        cmocka_unit_test(what_a_uri_leaves_out_has_defaults),
+        cmocka_unit_test(ipv6_hosts_stand_in_brackets),
+        cmocka_unit_test(the_password_may_come_from_the_environment),
+        cmocka_unit_test(lmdb_and_none_are_read),
+        cmocka_unit_test(every_mistake_is_named),
+        cmocka_unit_test(no_message_shows_a_password),
+        cmocka_unit_test(none_has_no_records_and_no_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
