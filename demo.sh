@@ -54,9 +54,13 @@ say() { printf '\n== %s\n' "$*"; }
 
 # Prints a command as one may type it.
 command_line() {
-    local line
-    line=$(printf ' %q' "$@")
-    printf '%s\n' "${line# }"
+    local word separator=""
+    for word in "$@"; do
+        if [[ ! $word =~ ^[A-Za-z0-9_./:,=@%+-]+$ ]]; then word=$(printf %q "$word"); fi
+        printf '%s%s' "$separator" "$word"
+        separator=" "
+    done
+    echo
 }
 
 die() { # MESSAGE LOG: says what failed, with the log's end
@@ -117,6 +121,7 @@ start_server() {
         serve_command+=(--listen "$listen")
         target=(--target "$listen")
     fi
+    : >"$log"
     "${serve_command[@]}" 2>"$log" &
     server_pid=$!
     wait_until 60 server_listens_or_ended || true
@@ -156,7 +161,7 @@ fi
 
 say "Records into the store"
 echo "\$ $(command_line "$homerank" features load --store "$store" --in "$features")"
-"$homerank" features load --store "$store" --in "$features"
+"$homerank" features load --store "$store" --in "$features" 2>&1
 
 say "The server"
 start_server
@@ -167,11 +172,11 @@ say "One ranking"
     read -r user
     read -r items
     read -r other_user
-} < <(/usr/bin/python3 demo/pick.py "$features")
-rank=("$homerank" rank "${target[@]}" --items "$items" "${context[@]}")
-echo "\$ $(command_line "${rank[@]}" --user "$user")"
+} < <(/usr/bin/python3 demo/pick.py "$features" 8)
+rank_line() { command_line "$homerank" rank "${target[@]}" --user "$1" --items "$items" "${context[@]}" "${@:2}"; }
+echo "\$ $(rank_line "$user")"
 echo
-"${rank[@]}" --user "$user"
+"$homerank" rank "${target[@]}" --user "$user" --items "$items" "${context[@]}"
 
 model_folder=$(dirname "$(find -L "$data/models" -name config.json | sort | tail -n 1)")
 interactive=false
@@ -187,7 +192,7 @@ fi
 cat <<END
 
 The same items for someone else, as JSON:
-  $(command_line "${rank[@]}" --user "$other_user" --json)
+  $(rank_line "$other_user" --json)
 What is known of the first user:
   $(command_line "$homerank" features get --store "$store" --entity user --id "$user")
 The model's network, as a tree:
