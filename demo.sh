@@ -201,5 +201,6 @@ END
 
 if $interactive; then
     printf '\nThe server is up (its log: %s). Ctrl-C stops it.\n' "$log"
+    trap 'exit 0' INT
     wait "$server_pid"
 fi
