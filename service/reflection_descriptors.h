@@ -1,5 +1,5 @@
-/* The serialised google.protobuf.FileDescriptorSet of the served .proto files; the array is made at build time
- * (service/BUILD). */
+/* The serialised google.protobuf.FileDescriptorSet of the served .proto files; the array is made at build
+ * time (service/BUILD). */
 #ifndef HOMERANK_SERVICE_REFLECTION_DESCRIPTORS_H
 #define HOMERANK_SERVICE_REFLECTION_DESCRIPTORS_H
 

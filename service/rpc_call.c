@@ -154,7 +154,7 @@ static void start_streaming(hr_rpc *rpc) {
 static void fire_accept(hr_rpc_tag *tag, bool ok) {
     hr_rpc *rpc = tag->owner;
     if (ok) {
-        if (!hr_server_is_stopping(rpc->server)) hr_rpc_request(rpc->poller, rpc->method, rpc->registered);
+        if (!atomic_load(&rpc->server->closing)) hr_rpc_request(rpc->poller, rpc->method, rpc->registered);
         watch_close(rpc);
         if (rpc->method->streaming)
             start_streaming(rpc);

@@ -1,10 +1,11 @@
 /* The server's life: queues, pollers, methods, the port; and the shutdown. See server.h.
  *
  * Start: everything that can fail comes before the port is bound, so that a failure needs no shutdown.
- * Shutdown: `stopping` first (no slot is requested again, Rank is refused, streams wind up, health says
- * NOT_SERVING), then the core's shutdown with the pollers still running, after the grace time
- * cancel_all_calls, then wait for the core's word and for every call to be freed; only then destroy, shut the
- * queues down, join. */
+ * Shutdown: `stopping` first (Rank is refused, streams wind up, health says NOT_SERVING). The core, once told
+ * to shut down, ends a call it has not handed over with CANCELLED; so callers are turned away by our own
+ * UNAVAILABLE until no more come. Then `closing` (no slot is requested again), the core's shutdown with the
+ * pollers still running, after the grace time cancel_all_calls, and the wait for the core's word and for
+ * every call to be freed; only then destroy, shut the queues down, join. */
 #include "service/server.h"
 
 #include <assert.h>
@@ -273,16 +274,34 @@ static bool wait_until_idle(hr_server *server, const struct timespec *until) {
     return idle;
 }
 
+/* Returns once the accepted calls are done and the callers know: none was refused for a while, or they will
+ * not learn. Not later than until_ns. */
+static void turn_callers_away(hr_server *server, uint64_t until_ns) {
+    enum { SLICE_MS = 100, MAX_IDLE_SLICES = 10 };
+    for (uint32_t n_idle_slices = 0; n_idle_slices < MAX_IDLE_SLICES;) {
+        unsigned long long n_refused = atomic_load(&server->refused);
+        bool was_idle = atomic_load(&server->n_open) == 0;
+        uint64_t now_ns = hr_clock_ns();
+        if (now_ns >= until_ns) return;
+        uint64_t slice_ns = until_ns - now_ns < SLICE_MS * 1000000u ? until_ns - now_ns : SLICE_MS * 1000000u;
+        nanosleep(&(struct timespec){.tv_nsec = (long)slice_ns}, NULL);
+        if (was_idle && atomic_load(&server->refused) == n_refused) return;
+        n_idle_slices += was_idle;
+    }
+}
+
 void hr_server_shutdown(hr_server *server) {
+    uint64_t until_ns = hr_clock_ns() + (uint64_t)server->options.grace_ms * 1000000u;
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
+                             .tv_nsec = (long)(until_ns % 1000000000u)};
     hr_log(HR_LOG_INFO, "gRPC stops: no new calls", HR_LOG_INT("open", atomic_load(&server->n_open)),
            HR_LOG_INT("grace_ms", server->options.grace_ms));
     atomic_store(&server->stopping, true);
     wind_up_streams(server);
+    turn_callers_away(server, until_ns);
+    atomic_store(&server->closing, true);
     HR_RPC_RELEASE(&server->shutdown_tag);
     grpc_server_shutdown_and_notify(server->core, server->pollers[0].queue, &server->shutdown_tag);
-    uint64_t until_ns = hr_clock_ns() + (uint64_t)server->options.grace_ms * 1000000u;
-    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
-                             .tv_nsec = (long)(until_ns % 1000000000u)};
     if (!wait_until_idle(server, &until)) {
         hr_log(HR_LOG_WARN, "the grace time is over: cancelling",
                HR_LOG_INT("open", atomic_load(&server->n_open)));

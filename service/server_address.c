@@ -18,6 +18,16 @@ static int parse_port(const char *digits) {
     return port <= UINT16_MAX ? port : -1;
 }
 
+/* The characters of a name or an address; colons and a zone only in brackets. */
+static bool is_host(const char *host, size_t nbytes, bool bracketed) {
+    static const char PLAIN[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+    for (size_t i = 0; i < nbytes; i++) {
+        bool fits = host[i] != '\0' && strchr(PLAIN, host[i]) != NULL;
+        if (!fits && !(bracketed && (host[i] == ':' || host[i] == '%'))) return false;
+    }
+    return true;
+}
+
 hr_status hr_address_parse(const char *what, const char *text, hr_address *address, hr_error *err) {
     const char *colon = strrchr(text, ':');
     const char *host = text;
@@ -28,8 +38,7 @@ hr_status hr_address_parse(const char *what, const char *text, hr_address *addre
         host++;
         nbytes -= 2;
     }
-    bool bare_v6 = !bracketed && memchr(host, ':', nbytes) != NULL;
-    if (port < 0 || nbytes == 0 || nbytes >= HR_HOST_SIZE || bare_v6)
+    if (port < 0 || nbytes == 0 || nbytes >= HR_HOST_SIZE || !is_host(host, nbytes, bracketed))
         return hr_error_set(err, HR_INVALID_ARGUMENT, "%s %s: expected HOST:PORT (an IPv6 host in brackets)",
                             what, hr_quote(text, strlen(text)).text);
     memcpy(address->host, host, nbytes);
