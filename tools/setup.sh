@@ -9,7 +9,7 @@ set -euo pipefail
 
 packages=(
     # build
-    bazel-bootstrap bazel-rules-java gcc g++ protobuf-compiler protobuf-c-compiler
+    bazel-bootstrap bazel-rules-java gcc g++ libprotobuf-dev protobuf-c-compiler protobuf-compiler
     # libraries, in the order of third_party/BUILD
     libcmocka-dev libdnnl-dev libgrpc-dev libhiredis-dev libjansson-dev liblmdb-dev libprotobuf-c-dev
     libuv1-dev libxxhash-dev libyaml-dev libzstd-dev zlib1g-dev
