@@ -31,6 +31,7 @@ double hr_random_signed(hr_random *random) {
 typedef struct builder {
     hr_random_plan *out;
     hr_random random;
+    uint64_t seed;
     uint32_t group_hidden[3]; /* the expert widths of the layers of groups; the last is the units' width */
     uint32_t n_group_hidden;
     uint32_t task_hidden[3];
@@ -242,13 +243,23 @@ static void add_home_tasks(builder *b, int32_t from) {
     }
 }
 
-static void add_mmoe(builder *b) {
+/* MMoE: one pool of experts, a gate a task. Every other seed the last task's unit mixes other experts
+ * instead, of another width, that the first task's unit lends beside its own output. */
+static void add_mmoe(builder *b, bool lend) {
     hr_unit *units = add_layer(b, "mmoe", 1 + N_TASKS, b->task_hidden[b->n_task_hidden - 1]);
     for (uint32_t u = 0; u <= N_TASKS; u++) {
         units[u].input = units[u].gate_input = input_of(b, HR_SOURCE_FEATURES, NULL, 1);
     }
     add_experts(b, &units[0], hr_random_between(&b->random, 1, 8), b->task_hidden, b->n_task_hidden);
-    for (uint32_t u = 1; u <= N_TASKS; u++) add_mix(b, units, u, (uint32_t[]){0}, 1);
+    for (uint32_t u = 1; u < N_TASKS; u++) add_mix(b, units, u, (uint32_t[]){0}, 1);
+    uint32_t lender = 0;
+    if (lend) {
+        lender = 1;
+        add_experts(b, &units[lender], hr_random_between(&b->random, 1, 3), b->group_hidden,
+                    b->n_group_hidden);
+        units[N_TASKS].width = b->group_hidden[b->n_group_hidden - 1];
+    }
+    add_mix(b, units, N_TASKS, &lender, 1);
 }
 
 /* CGC: task units mix shared and their own experts; below another such layer (PLE) the shared one mixes all.
@@ -311,7 +322,7 @@ static void build_network(builder *b, hr_random_kind kind) {
         break;
     }
     case HR_RANDOM_MMOE:
-        add_mmoe(b);
+        add_mmoe(b, b->seed % 2 == 1);
         add_tasks(b, 1, false);
         break;
     case HR_RANDOM_CGC:
@@ -332,7 +343,7 @@ hr_random_plan *hr_random_plan_create(hr_random_kind kind, uint64_t seed) {
     assert(out != NULL);
     out->arena = hr_arena_create(ARENA_NBYTES);
     assert(out->arena != NULL);
-    builder b = {.out = out, .random = {seed * HR_RANDOM_KIND_COUNT + kind}};
+    builder b = {.out = out, .random = {seed * HR_RANDOM_KIND_COUNT + kind}, .seed = seed};
     b.n_group_hidden = hr_random_between(&b.random, 1, 3);
     b.n_task_hidden = hr_random_between(&b.random, 1, 3);
     for (int i = 0; i < 3; i++) {
