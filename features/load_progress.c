@@ -25,9 +25,10 @@ static void draw_share(FILE *out, double share) {
 
 void hr_load_progress_draw(hr_load_progress *p, uint64_t n_records, uint64_t nbytes, uint64_t nbytes_total) {
     uint64_t now_ns = hr_clock_ns();
-    if (!p->bar || now_ns - (p->drawn_ns != 0 ? p->drawn_ns : p->begin_ns) < draw_every_ns) return;
+    if (!p->bar || now_ns - p->drawn_ns < draw_every_ns) return;
     p->drawn_ns = now_ns;
-    double seconds = (double)(now_ns - p->begin_ns) / 1e9;
+    p->visible = true;
+    double seconds = (double)(now_ns - p->begin_ns + 1) / 1e9;
     double share = nbytes_total > 0 ? (double)nbytes / (double)nbytes_total : 0;
     if (share > 1) share = 1; /* the file grew meanwhile */
     fputs("\r\x1b[K", p->out);
@@ -41,8 +42,8 @@ void hr_load_progress_draw(hr_load_progress *p, uint64_t n_records, uint64_t nby
 }
 
 static void clear(hr_load_progress *p) {
-    if (p->drawn_ns != 0) fputs("\r\x1b[K", p->out);
-    p->drawn_ns = 0;
+    if (p->visible) fputs("\r\x1b[K", p->out);
+    p->visible = false;
 }
 
 void hr_load_progress_say(hr_load_progress *p, const char *path, uint64_t line, const char *message) {

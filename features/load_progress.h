@@ -9,7 +9,8 @@
 typedef struct hr_load_progress {
     FILE *out; /* NULL: nothing is said */
     bool bar;
-    uint64_t begin_ns, drawn_ns; /* hr_clock_ns; drawn_ns is 0 before the first drawing */
+    bool visible;                /* the bar stands on the terminal's last line */
+    uint64_t begin_ns, drawn_ns; /* hr_clock_ns */
 } hr_load_progress;
 
 hr_load_progress hr_load_progress_begin(FILE *out, bool bar);

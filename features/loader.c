@@ -46,7 +46,7 @@ static hr_status commit(load *l, hr_error *err) {
 static void draw(load *l) {
     uint64_t nbytes, nbytes_total;
     hr_line_reader_progress(l->reader, &nbytes, &nbytes_total);
-    hr_load_progress_draw(&l->progress, l->result->n_records, nbytes, nbytes_total);
+    hr_load_progress_draw(&l->progress, l->result->n_records + l->writer->n_taken, nbytes, nbytes_total);
 }
 
 /* Puts one line; what is wrong with the line alone is reported and is no error. */

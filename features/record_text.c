@@ -25,6 +25,8 @@ static hr_status out_of_room(hr_error *err) {
 static hr_status text_of_ids(const Homerank__V1__IdList *ids, hr_arena *arena, const char **text,
                              hr_error *err) {
     size_t nbytes = 0;
+    if (ids->n_values == 1 && ids->values[0][0] == '\0')
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "layout hash cannot hold a list of one empty text");
     for (size_t i = 0; i < ids->n_values; i++) {
         if (strchr(ids->values[i], ',') != NULL)
             return hr_error_set(err, HR_INVALID_ARGUMENT,

@@ -8,7 +8,8 @@
 
 /* The text, in the arena; *text is NULL for what has none and is simply not stored: a missing value, an empty
  * list, a number that is not finite. Lists are joined by commas; numbers are the shortest text that reads
- * back as they are. Errors: INVALID_ARGUMENT (a list's element with a comma, or the arena is full). */
+ * back as they are. Errors: INVALID_ARGUMENT (an element with a comma, a list of one empty text: they would
+ * read back as something else; or the arena is full). */
 hr_status hr_record_text(const Homerank__V1__FeatureValue *value, hr_arena *arena, const char **text,
                          hr_error *err);
 
