@@ -6,7 +6,7 @@
 
 /* Columns of a feature gate computed at a time: L * M * this many f32 lie between the up product and the
  * multiplication with x, and should stay near. */
-enum { FEATURE_GATE_COLUMNS = 256 };
+enum { FEATURE_GATE_COLUMNS = 512 };
 
 /* A concatenation of sources that products read. */
 typedef struct input {
