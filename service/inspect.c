@@ -10,8 +10,8 @@ enum { NAME_SIZE = 256 };
 
 /* ---- Work ---- */
 
-/* Multiply-adds of all matrix products for one item, by part. The norms, activations, softmaxes and weighted
- * sums are not counted. */
+/* Multiply-adds (2 FLOPs each) of all matrix products for one item, by part. The norms, activations,
+ * softmaxes and weighted sums are not counted. */
 typedef struct macs {
     uint64_t experts, feature_gates, gates, towers;
 } macs;
@@ -195,9 +195,9 @@ static void print_sizes(const hr_model *model, FILE *out) {
     uint64_t all = m.experts + m.feature_gates + m.gates + m.towers;
     fprintf(out, "\nparameters: network %" PRIu64 ", embeddings %" PRIu64 "\n", network, embeddings);
     fprintf(out,
-            "FLOPs per item: %.3f million (experts %.0f %%, feature gates %.0f %%, gates %.0f %%, towers "
-            "%.0f %%)\n",
-            2e-6 * (double)all, percent(m.experts, all), percent(m.feature_gates, all), percent(m.gates, all),
+            "FLOPs per item: %" PRIu64
+            " (experts %.0f %%, feature gates %.0f %%, gates %.0f %%, towers %.0f %%)\n",
+            2 * all, percent(m.experts, all), percent(m.feature_gates, all), percent(m.gates, all),
             percent(m.towers, all));
 }
 

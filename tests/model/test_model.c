@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -392,6 +393,44 @@ static void folders_are_named_by_version_and_parent(void **state) {
     test_folder_remove(base);
 }
 
+typedef struct runner {
+    const hr_model *model;
+    uint32_t worker;
+    float logits[2 * 200];
+} runner;
+
+static void *run_worker(void *arg) {
+    runner *r = arg;
+    uint32_t user[1] = {1}, context[1] = {0};
+    float prices[200];
+    hr_error err;
+    hr_model *own = hr_model_ref((hr_model *)r->model);
+    for (int i = 0; i < 200; i++) prices[i] = (float)i * 0.01F;
+    hr_slice slice = {.user = user, .context = context, .items = prices, .n_rows = 200, .logits = r->logits};
+    void *failed = hr_model_forward(own, r->worker, &slice, 1, &err) == HR_OK ? NULL : arg;
+    hr_model_unref(own);
+    return failed;
+}
+
+static void workers_run_side_by_side(void **state) {
+    (void)state;
+    test_tensors tensors = {0};
+    write_tiny(&tensors, "batch");
+    hr_model *model = load_ok();
+    runner runners[2] = {{.model = model, .worker = 0}, {.model = model, .worker = 1}};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, run_worker, &runners[i]), 0);
+    for (int i = 0; i < 2; i++) {
+        void *failed;
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    assert_memory_equal(runners[0].logits, runners[1].logits, sizeof runners[0].logits);
+    hr_model_unref(model);
+    test_tensors_clear(&tensors);
+}
+
 /* The trained model that real requests are served with, where it is at hand. */
 static void the_trained_model_has_its_size(void **state) {
     (void)state;
@@ -424,6 +463,7 @@ int main(void) {
         cmocka_unit_test(a_backend_that_cannot_is_said),
         cmocka_unit_test(parts_are_those_of_the_folder),
         cmocka_unit_test(an_attachment_lives_as_long_as_the_last_reference),
+        cmocka_unit_test(workers_run_side_by_side),
         cmocka_unit_test(folders_are_named_by_version_and_parent),
         cmocka_unit_test(the_trained_model_has_its_size),
     };
