@@ -100,10 +100,10 @@ static void fold_batch_norm(loader *l, const char *name, const norm_tensors *nor
     for (size_t o = 0; o < n; o++) {
         double variance = (double)norm->running_var[o] + l->norm_eps;
         if (norm->running_var[o] < 0.0F || !(variance > 0.0)) {
-            l->status =
-                hr_error_set(l->err, HR_INVALID_ARGUMENT,
-                             "tensor %.140s.norm.running_var: expected values > 0, found %g at index %zu",
-                             name, (double)norm->running_var[o], o);
+            l->status = hr_error_set(l->err, HR_INVALID_ARGUMENT,
+                                     "tensor %.140s.norm.running_var: expected values >= 0, and > 0 with "
+                                     "norm_eps added, found %g at index %zu",
+                                     name, (double)norm->running_var[o], o);
             return;
         }
         double scale = norm->weight[o] / sqrt(variance);
