@@ -41,12 +41,13 @@ const char *hr_gemm_isa(void) {
 
 /* ---- Descriptors ---- */
 
-static dnnl_status_t attr_create(const hr_gemm_spec *spec, dnnl_primitive_attr_t *attr) {
+static dnnl_status_t attr_create(const hr_gemm *gemm, dnnl_primitive_attr_t *attr) {
+    const hr_gemm_spec *spec = &gemm->spec;
     dnnl_post_ops_t ops = NULL;
     dnnl_status_t status = dnnl_primitive_attr_create(attr);
     if (status == dnnl_success)
         status = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
-    if (status == dnnl_success && spec->activation != HR_GEMM_LINEAR) {
+    if (status == dnnl_success && gemm->activates) {
         dnnl_alg_kind_t kind = spec->activation == HR_GEMM_RELU ? dnnl_eltwise_relu : dnnl_eltwise_swish;
         float alpha = spec->activation == HR_GEMM_RELU ? 0.0f : 1.0f;
         status = dnnl_post_ops_create(&ops);
@@ -107,7 +108,7 @@ static bool implemented_by(const_dnnl_primitive_desc_t pd, const char *part) {
 static dnnl_status_t primitive_create(hr_gemm_set *set, hr_gemm *gemm, uint32_t size) {
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
-    dnnl_status_t status = attr_create(&gemm->spec, &attr);
+    dnnl_status_t status = attr_create(gemm, &attr);
     if (status != dnnl_success) goto done;
     status = (gemm->convolution ? convolution_desc : matmul_desc)(set, gemm, set->sizes[size], attr, &pd);
     if (status != dnnl_success) goto done;
@@ -135,7 +136,7 @@ static bool wants_convolution(const hr_gemm_set *set, const hr_gemm *gemm) {
     dnnl_primitive_desc_t pd = NULL;
     bool blocked_matmul = false, blocked_convolution = false;
     uint32_t m = set->sizes[set->n_sizes - 1];
-    if (attr_create(&gemm->spec, &attr) != dnnl_success) goto done;
+    if (attr_create(gemm, &attr) != dnnl_success) goto done;
     if (matmul_desc(set, gemm, m, attr, &pd) == dnnl_success) {
         blocked_matmul = implemented_by(pd, "brg");
         dnnl_primitive_desc_destroy(pd);
@@ -154,6 +155,8 @@ static dnnl_status_t primitives_create(hr_gemm_set *set, bool convolution) {
     for (uint32_t i = 0; i < set->n_gemms; i++) {
         hr_gemm *gemm = &set->gemms[i];
         gemm->convolution = convolution && wants_convolution(set, gemm);
+        gemm->activates = gemm->spec.activation != HR_GEMM_LINEAR &&
+                          !(gemm->convolution && gemm->spec.activation == HR_GEMM_SWISH);
         for (uint32_t size = set->n_sizes; size-- > 0;) {
             dnnl_status_t status = primitive_create(set, gemm, size);
             if (status != dnnl_success) return status;

@@ -19,6 +19,7 @@
 
 enum { HR_GEMM_MAX_SIZES = 8, HR_GEMM_MAX_ROWS = 128 }; /* block sizes, and rows of the largest */
 
+/* A convolution leaves Swish to the row kernels, which need half the time of its own (AVX2). */
 typedef enum hr_gemm_activation { HR_GEMM_LINEAR, HR_GEMM_RELU, HR_GEMM_SWISH } hr_gemm_activation;
 
 typedef struct hr_gemm_spec {
@@ -30,6 +31,7 @@ typedef struct hr_gemm_spec {
 typedef struct hr_gemm {
     hr_gemm_spec spec;
     bool convolution;
+    bool activates;             /* the primitive itself applies the activation */
     dnnl_memory_desc_t weights; /* as packed */
     struct {
         dnnl_primitive_t primitive;

@@ -212,11 +212,19 @@ static void run_store(const onednn_worker *worker, const hr_step *step, uint32_t
                                 y->width, x->width, m);
 }
 
-static void run_round(const onednn_worker *worker, const hr_step *step, uint32_t m) {
+static void run_finish(const onednn_worker *worker, const hr_step *step, uint32_t m) {
     const hr_buffer *x = &worker->engine->program->buffers[step->x];
-    if (worker->engine->gemms->operand != HR_OPERAND_ROUNDED) return;
+    const hr_gemm *gemm = &worker->engine->gemms->gemms[step->finish.gemm];
+    bool rounds = gemm->spec.operand_out && worker->engine->gemms->operand == HR_OPERAND_ROUNDED;
+    hr_operand operand = rounds ? HR_OPERAND_ROUNDED : HR_OPERAND_F32;
     float *rows = buffer_at(worker, step->x);
-    worker->engine->rows->store(HR_OPERAND_ROUNDED, rows, x->width, rows, x->width, x->width, m);
+    if (gemm->spec.activation != HR_GEMM_LINEAR && !gemm->activates) {
+        hr_activation activation =
+            gemm->spec.activation == HR_GEMM_RELU ? HR_ACTIVATION_RELU : HR_ACTIVATION_SWISH;
+        worker->engine->rows->activate(operand, activation, rows, (size_t)m * x->width);
+    } else if (rounds) {
+        worker->engine->rows->store(operand, rows, x->width, rows, x->width, x->width, m);
+    }
 }
 
 static void run_feature_gate(const onednn_worker *worker, const hr_step *step, uint32_t m) {
@@ -279,7 +287,7 @@ static hr_status run_step(const onednn_worker *worker, uint32_t index, uint32_t 
     const hr_rows_i *rows = worker->engine->rows;
     switch (step->kind) {
     case HR_STEP_STORE: run_store(worker, step, m); break;
-    case HR_STEP_ROUND: run_round(worker, step, m); break;
+    case HR_STEP_FINISH: run_finish(worker, step, m); break;
     case HR_STEP_GEMM:
         return hr_gemm_run(&worker->calls[index * worker->engine->gemms->n_sizes + size], worker->stream,
                            err);

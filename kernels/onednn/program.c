@@ -171,7 +171,11 @@ static uint32_t add_linear(builder *b, uint32_t x, const hr_input *reads, uint32
     hr_gemm_spec spec = {k_padded, hr_padded(n), activation, operand && b->bf16};
     matrix_rows(b, add_matrix(b, spec), 0, reads, k, weight, bias, n);
     add_gemm(b, x, y, 0);
-    if (operand && b->bf16) add_step(b, HR_STEP_ROUND, y, y);
+    if (b->oom) return 0;
+    if (spec.operand_out || activation != HR_GEMM_LINEAR) {
+        add_step(b, HR_STEP_FINISH, y, y)->finish.gemm =
+            b->program->matrices[b->program->n_matrices - 1].gemm;
+    }
     return y;
 }
 

@@ -46,7 +46,7 @@ typedef struct hr_program_term {
 
 typedef enum hr_step_kind {
     HR_STEP_STORE,        /* x into columns of y, as y's kind */
-    HR_STEP_ROUND,        /* x in place, where operands are ROUNDED */
+    HR_STEP_FINISH,       /* what the product before it left to do: activation, rounding */
     HR_STEP_GEMM,         /* y = act(x W^T + b) */
     HR_STEP_GATES,        /* logits to weights in place */
     HR_STEP_FEATURE_GATE, /* columns of y from x, up and gates */
@@ -65,6 +65,9 @@ typedef struct hr_step {
         struct {
             uint32_t matrix, part; /* part of y */
         } gemm;
+        struct {
+            uint32_t gemm;
+        } finish;
         struct {
             uint32_t first, count; /* segments */
         } gates;

@@ -70,6 +70,9 @@ typedef struct hr_rows_i {
     void (*store)(hr_operand operand, const float *x, size_t ld_x, void *y, size_t ld_y, uint32_t n_cols,
                   uint32_t n_rows);
 
+    /* x (n) becomes act(x), in f32 or rounded; n is a multiple of HR_PAD. */
+    void (*activate)(hr_operand operand, hr_activation activation, float *x, size_t n);
+
     /* MODEL.md 2.3, 2.5, 2.6: logits to weights, in place, segment by segment. */
     void (*gates)(float *logits, size_t ld, const hr_gate_segment *segments, uint32_t n_segments,
                   uint32_t n_rows);

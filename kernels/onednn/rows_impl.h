@@ -3,7 +3,8 @@
  *   HR_ROWS_LANES   floats in one of its vectors
  *   HR_ROWS_TABLE   the name of the table to define
  *   HR_ROWS_ISA     its name for people
- * Vectors are the compiler's own vector types: no intrinsics, and the same order of operations everywhere.
+ *   MIN_V, MAX_V    (optional) its minimum and maximum of two vectors, as x86 has them
+ * Vectors are the compiler's own vector types, and the order of operations is the same everywhere.
  */
 #include <string.h>
 
@@ -23,37 +24,44 @@ ROWS_INL vf load(const float *x) {
     return *(const vf *)x;
 }
 
+/* Of two; the second where either is NaN. */
+#ifndef MIN_V
 ROWS_INL vf choose(vi mask, vf yes, vf no) {
     return (vf)((mask & (vi)yes) | (~mask & (vi)no));
 }
+#define MIN_V(a, b) choose((a) < (b), a, b)
+#define MAX_V(a, b) choose((a) > (b), a, b)
+#endif
 
-/* e^x within 2 ulp: 2^n e^r, r = x - n ln 2 in [-ln 2 / 2, ln 2 / 2], a polynomial for e^r. x is clamped to
- * where the result is a normal number; NaN stays NaN. */
+/* 2^(x * scale) for |x * scale| < 126, past it clamped; relative error below 4e-7. 2^t = 2^n 2^f with n the
+ * nearest integer to t: adding the magic number leaves n in the low bits of t, which are then added to the
+ * exponent of 2^f, f in [-1/2, 1/2], a minimax polynomial. NaN stays NaN. */
+ROWS_INL vf exp2_v(vf x, float scale) {
+    const float magic = 0x1.8p23f, limit = 126.0f / 1.45f; /* the scales in use are +-log2(e) = +-1.4427 */
+    x = MIN_V((vf){0} + limit, MAX_V((vf){0} - limit, x));
+    vf shifted = x * scale + magic;
+    vf f = x * scale - (shifted - magic);
+    vf p = f * 0x1.5c08e4p-10f + 0x1.3d0c52p-7f;
+    p = p * f + 0x1.c6b6e4p-5f;
+    p = p * f + 0x1.ebf918p-3f;
+    p = p * f + 0x1.62e428p-1f;
+    p = p * f + 1.0f;
+    return (vf)((vu)p + ((vu)shifted << 23));
+}
+
+#define LOG2_E 1.44269504088896341f
+
 ROWS_INL vf exp_v(vf x) {
-    const float magic = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
-    x = choose(x > 88.0f, (vf){0} + 88.0f, x);
-    x = choose(x < -87.0f, (vf){0} - 87.0f, x);
-    vf shifted = x * 1.44269504088896341f + magic;
-    vf n = shifted - magic;
-    vf r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    vi scale = ((vi)shifted << 23) + 0x3f800000;
-    return p * (vf)scale;
+    return exp2_v(x, LOG2_E);
 }
 
 ROWS_INL vf sigmoid_v(vf x) {
-    return 1.0f / (1.0f + exp_v(-x));
+    return 1.0f / (1.0f + exp2_v(x, -LOG2_E));
 }
 
 ROWS_INL vf activate(hr_activation activation, vf x) {
     if (activation == HR_ACTIVATION_SWISH) return x * sigmoid_v(x);
-    return choose(x < 0.0f, (vf){0}, x); /* relu; NaN stays NaN */
+    return MAX_V((vf){0}, x); /* relu */
 }
 
 ROWS_INL vu round_bits(vf x) {
@@ -92,6 +100,18 @@ ROWS_FN void rows_store(hr_operand operand, const float *x, size_t ld_x, void *y
     case HR_OPERAND_F32: store_as(HR_OPERAND_F32, x, ld_x, y, ld_y, n_cols, n_rows); break;
     case HR_OPERAND_ROUNDED: store_as(HR_OPERAND_ROUNDED, x, ld_x, y, ld_y, n_cols, n_rows); break;
     case HR_OPERAND_BF16: store_as(HR_OPERAND_BF16, x, ld_x, y, ld_y, n_cols, n_rows); break;
+    }
+}
+
+ROWS_INL void activate_as(hr_operand operand, hr_activation activation, float *x, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) put(operand, x, i, activate(activation, load(x + i)));
+}
+
+ROWS_FN void rows_activate(hr_operand operand, hr_activation activation, float *x, size_t n) {
+    if (operand == HR_OPERAND_ROUNDED) {
+        activate_as(HR_OPERAND_ROUNDED, activation, x, n);
+    } else {
+        activate_as(HR_OPERAND_F32, activation, x, n);
     }
 }
 
@@ -226,6 +246,7 @@ extern const hr_rows_i HR_ROWS_TABLE;
 const hr_rows_i HR_ROWS_TABLE = {
     .isa = HR_ROWS_ISA,
     .store = rows_store,
+    .activate = rows_activate,
     .gates = rows_gates,
     .feature_gate = rows_feature_gate,
     .norm = rows_norm,
