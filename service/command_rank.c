@@ -73,7 +73,7 @@ static hr_status make_request(const hr_options *options, hr_arena *arena, Homera
 static hr_status print_json(const Homerank__V1__RankResponse *response, hr_error *err) {
     json_t *value = hr_json_from_response(response, true);
     if (!value) return out_of_memory(err);
-    int rc = json_dumpf(value, stdout, JSON_COMPACT);
+    int rc = json_dumpf(value, stdout, HR_JSON_RESPONSE_FLAGS);
     json_decref(value);
     if (rc != 0) return hr_error_set(err, HR_IO, "stdout: cannot write the answer");
     putchar('\n');
