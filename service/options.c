@@ -187,6 +187,10 @@ static hr_status complete(hr_command command, hr_options *options, const bool *g
         hr_status status = fill(command, &hr_option_rows[r], options, err);
         if (status) return status;
     }
+    if (options->max_queued_items < options->max_items)
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "--max-queued-items: expected room for one request of --max-items %u, found %llu",
+                            options->max_items, (unsigned long long)options->max_queued_items);
     const char *argument = hr_command_rows[command].argument;
     if (argument && !options->folder)
         return hr_error_set(err, HR_INVALID_ARGUMENT, "%s is required", argument);

@@ -115,6 +115,7 @@ static hr_status read_stream(reader *r, yaml_parser_t *parser, hr_error *err) {
         }
         if (root || !status) yaml_document_delete(&second);
     }
+    r->document = NULL;
     yaml_document_delete(&first);
     return status;
 }

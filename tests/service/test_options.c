@@ -145,6 +145,8 @@ static void integers_are_decimal_and_in_range(void **state) {
     hr_options *options = accepted(HR_COMMAND_SERVE, SERVE "--max-items 1000000");
     assert_int_equal(options->max_items, 1000000);
     hr_options_destroy(options);
+    assert_refused(HR_COMMAND_SERVE, SERVE "--max-queued-items 9999",
+                   "--max-queued-items: expected room for one request of --max-items 10000, found 9999");
     options = accepted(HR_COMMAND_FEATURES_LOAD, "--store lmdb:x --in - --from-line 18446744073709551615");
     assert_true(options->from_line == UINT64_MAX);
     hr_options_destroy(options);
