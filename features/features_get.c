@@ -70,7 +70,7 @@ static hr_status features_of_hash(const redisReply *reply, hr_arena *arena, feat
     feature_entry *entries = hr_arena_calloc(arena, n, sizeof *entries);
     Homerank__V1__FeatureValue *values = hr_arena_calloc(arena, n, sizeof *values);
     if (map != NULL) homerank__v1__feature_map__init(map);
-    if (map != NULL) map->features = hr_arena_calloc(arena, n, sizeof *map->features);
+    if (map != NULL) map->features = hr_arena_calloc(arena, n, sizeof(void *));
     if (map == NULL || entries == NULL || values == NULL || map->features == NULL)
         return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "stored hash: too large");
     for (size_t i = 0; i < n; i++) {

@@ -51,33 +51,31 @@ struct hr_redis_connection {
     hr_redis_listener listener;
     state state;
     bool closing, failed_once;
+    bool resolving, tcp_open, writing; /* under way in the loop: resolve, tcp, write */
+    bool out_of_memory;                /* while the command from mark on was built */
+    bool waited_before;                /* commands were unanswered at the last look for a stall */
+    uint32_t backoff_ms;
     char reason[REASON_SIZE];
+    reply reply;
 
     uv_timer_t timer;
-    uint32_t backoff_ms;
     uint64_t jitter; /* xorshift state */
     uint64_t ready_since_ns;
     uint64_t n_read, n_read_before; /* bytes ever read; the same at the last look for a stall */
-    bool waited_before;             /* commands were unanswered at the last look */
 
     uv_getaddrinfo_t resolve;
-    bool resolving;
     struct addrinfo *addresses, *next_address; /* owned list, and the one to try if this one fails */
     uv_tcp_t tcp;
-    bool tcp_open;
     uv_connect_t connect;
     uv_write_t write;
-    bool writing;
 
     buffer out, sending; /* gathered; being written */
     size_t mark;         /* where the command being built begins in out */
-    bool out_of_memory;  /* while it was built */
 
     hr_redis_command *fifo; /* ring of capacity fifo_capacity, a power of two */
     size_t fifo_head, fifo_count, fifo_capacity;
 
     redisReader *reader;
-    reply reply;
     char *read_buffer; /* READ_NBYTES */
 };
 

@@ -264,6 +264,7 @@ static hr_status send_hash(operation *op, hr_redis_connection *connection) {
 /* The ready connection with the fewest commands before us; else one that is making its first attempt. */
 static hr_redis_connection *choose_connection(redis_store *store) {
     hr_redis_connection *best = NULL;
+    if (store->n_connections == 0) return NULL; /* shut down */
     for (size_t k = 0; k < store->n_connections; k++) {
         hr_redis_connection *c = store->connections[(store->next_connection + k) % store->n_connections];
         if (!hr_redis_connection_accepts(c)) continue;

@@ -141,7 +141,7 @@ static bool is_host_char(char c) {
 /* HOST[:PORT], an IPv6 HOST in brackets */
 static hr_status parse_host(span s, hr_store_uri *uri, hr_error *err) {
     const char *end = s.at + s.n;
-    span host = s;
+    span host;
     const char *after;
     if (s.n > 0 && s.at[0] == '[') {
         const char *close = find(s, ']');

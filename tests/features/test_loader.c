@@ -245,9 +245,10 @@ static void bad_lines_are_named_and_the_rest_is_loaded(void **state) {
 
 static void what_a_store_cannot_hold_is_a_bad_line(void **state) {
     (void)state;
-    static char long_id[1024] = "{\"entity\":\"user\",\"id\":\"";
-    memset(long_id + strlen(long_id), 'x', 600);
-    strcat(long_id, "\",\"features\":{}}");
+    char long_id[1024], id[601];
+    memset(id, 'x', 600);
+    id[600] = '\0';
+    snprintf(long_id, sizeof long_id, "{\"entity\":\"user\",\"id\":\"%s\",\"features\":{}}", id);
     const char *const lines[] = {long_id,
                                  "{\"entity\":\"user\",\"id\":\"1\",\"features\":{\"tags\":[\"a,b\",\"c\"]}}",
                                  "{\"entity\":\"user\",\"id\":\"2\",\"features\":{\"tags\":[\"a\",\"c\"]}}",

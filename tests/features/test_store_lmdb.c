@@ -109,7 +109,7 @@ static void records_that_are_there_are_found(void **state) {
 static void another_prefix_is_another_store(void **state) {
     (void)state;
     write_records(0, 1, 1);
-    strcat(uri, "?prefix=other");
+    snprintf(uri, sizeof uri, "lmdb:%s?prefix=other", path);
     hr_store *store = open_store();
     hr_arena *arena = hr_arena_create(ARENA_NBYTES);
     assert_false(find_item(store, arena, 0, 1));
