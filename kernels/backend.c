@@ -140,6 +140,15 @@ hr_status hr_forward(hr_worker *worker, const hr_slice *slices, size_t n_slices,
     return worker->backend->forward(worker->context, slices, n_slices, err);
 }
 
+hr_status hr_observe(hr_worker *worker, const hr_slice *slices, size_t n_slices, const hr_observer *observer,
+                     hr_error *err) {
+    if (worker->backend->observe == NULL) {
+        return hr_error_set(err, HR_UNIMPLEMENTED, "backend %s cannot be observed, only reference can",
+                            worker->backend->name);
+    }
+    return worker->backend->observe(worker->context, slices, n_slices, observer, err);
+}
+
 hr_status hr_precision_parse(const char *text, hr_precision *precision, hr_error *err) {
     for (hr_precision p = HR_PRECISION_F32; p <= HR_PRECISION_BF16; p++) {
         if (strcmp(text, hr_precision_name(p)) != 0) continue;

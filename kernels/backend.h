@@ -1,8 +1,8 @@
 /* The backend boundary: whatever can run a plan's forward pass over a batch (DESIGN 4).
  *
  * A backend is a table of functions plus a context. An hr_engine is one plan prepared by one backend at one
- * precision (weights packed, dtypes converted); it is immutable and shared. An hr_worker is the scratch memory
- * of one thread: one thread at a time may use it, many workers run side by side on one engine.
+ * precision (weights packed, dtypes converted); it is immutable and shared. An hr_worker is the scratch
+ * memory of one thread: one thread at a time may use it, many workers run side by side on one engine.
  *
  * Numbers: MODEL.md 5. Batch invariance: the bits of a row's logits do not depend on the other rows, on how
  * the rows are cut into slices, nor on their count.
@@ -19,6 +19,18 @@
 
 typedef enum hr_precision { HR_PRECISION_F32, HR_PRECISION_BF16 } hr_precision;
 
+/* Who watches the inside of the network (MODEL.md 2), row by row in the order of the computation. Units are
+ * the plan's own; values are valid during the call only. All entries are required. */
+typedef struct hr_observer {
+    void *arg;
+    /* Step 4: hidden layer i of expert k, behind its activation; the last is the expert's output e. */
+    void (*expert)(void *arg, const hr_unit *unit, uint32_t k, uint32_t i, const float *values /* (out) */);
+    /* Step 5: the softmax over the mixed experts; 1 where there is only one. */
+    void (*mix)(void *arg, const hr_unit *unit, const float *weights /* (n_mixed) */);
+    /* Step 6: s. */
+    void (*self_gate)(void *arg, const hr_unit *unit, const float *weights /* (E) */);
+} hr_observer;
+
 /* What a backend implements. All entries are required unless marked optional. */
 typedef struct hr_backend_i {
     const char *name; /* as on the command line */
@@ -32,6 +44,9 @@ typedef struct hr_backend_i {
     hr_status (*forward)(void *worker, const hr_slice *slices, size_t n_slices, hr_error *err);
     /* (optional; default: nothing) One line on how it will run: ISA, block sizes, emulation. */
     void (*describe)(const void *context, char *text, size_t size);
+    /* (optional; default: UNIMPLEMENTED) forward, told to the observer as it goes. */
+    hr_status (*observe)(void *worker, const hr_slice *slices, size_t n_slices, const hr_observer *observer,
+                         hr_error *err);
 } hr_backend_i;
 
 typedef struct hr_engine hr_engine;
@@ -57,6 +72,11 @@ void hr_worker_destroy(hr_worker *worker); /* NULL is allowed */
 /* Writes every slice's logits. Any number of rows; blocking; allocates nothing.
  * Errors: DEVICE, and then the logits are undefined. */
 hr_status hr_forward(hr_worker *worker, const hr_slice *slices, size_t n_slices, hr_error *err);
+
+/* hr_forward, observed: for looking into a model, not for serving it. The observer is borrowed for the call.
+ * Errors: hr_forward's; UNIMPLEMENTED where the backend cannot ("reference" can). */
+hr_status hr_observe(hr_worker *worker, const hr_slice *slices, size_t n_slices, const hr_observer *observer,
+                     hr_error *err);
 
 /* "reference, onednn": the backends in this build, for help texts and errors. */
 const char *hr_backend_names(void);

@@ -20,8 +20,9 @@ typedef struct layer_values {
 } layer_values;
 
 typedef struct reference_worker {
-    const hr_plan *plan; /* borrowed */
-    float *v;            /* (D) the feature vector */
+    const hr_plan *plan;         /* borrowed */
+    const hr_observer *observer; /* borrowed while observe runs, else NULL */
+    float *v;                    /* (D) the feature vector */
     layer_values *layers;
     float *x;         /* (widest input) a unit's input */
     float *gated;     /* (widest input) x after the feature gate */
@@ -171,6 +172,7 @@ static void expert(reference_worker *w, const hr_unit *unit, uint32_t k, const f
             layer_norm(layer->norm_weight + at, layer->norm_bias + at, plan->norm_eps, layer->out, y);
         }
         for (size_t o = 0; o < layer->out; o++) y[o] = activate(plan->activation, y[o]);
+        if (w->observer != NULL) w->observer->expert(w->observer->arg, unit, k, i, y);
         x = y;
         h = spare;
         spare = y;
@@ -199,6 +201,7 @@ static void mix(reference_worker *w, const hr_layer *layer, const hr_unit *unit,
         linear(unit->gate_weight, unit->gate_bias, w->g, unit->gate_input.width, unit->n_mixed, weights);
         softmax(weights, unit->n_mixed);
     }
+    if (w->observer != NULL) w->observer->mix(w->observer->arg, unit, weights);
     for (uint32_t d = 0; d < unit->width; d++) {
         double sum = 0.0;
         size_t j = 0;
@@ -222,6 +225,7 @@ static void self_gate(reference_worker *w, const hr_unit *unit, const float *e, 
     } else {
         s[0] = (float)sigmoid(s[0]);
     }
+    if (w->observer != NULL) w->observer->self_gate(w->observer->arg, unit, s);
     for (uint32_t d = 0; d < unit->width; d++) {
         double sum = y[d];
         for (uint32_t k = 0; k < unit->n_experts; k++) sum += (double)s[k] * e[(size_t)k * unit->width + d];
@@ -274,6 +278,15 @@ static hr_status reference_forward(void *worker, const hr_slice *slices, size_t 
         }
     }
     return HR_OK;
+}
+
+static hr_status reference_observe(void *worker, const hr_slice *slices, size_t n_slices,
+                                   const hr_observer *observer, hr_error *err) {
+    reference_worker *w = worker;
+    w->observer = observer;
+    hr_status status = reference_forward(w, slices, n_slices, err);
+    w->observer = NULL;
+    return status;
 }
 
 /* ---- Engine and worker ---- */
@@ -405,4 +418,5 @@ const hr_backend_i hr_backend_reference = {
     .worker_destroy = reference_worker_destroy,
     .forward = reference_forward,
     .describe = reference_describe,
+    .observe = reference_observe,
 };
