@@ -134,7 +134,13 @@ tools/setup.sh
 say "Build (a minute or two the first time)"
 start=$SECONDS
 export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
-bazel build --config=opt //service:homerank >"$scratch/build.log" 2>&1 </dev/null || die "the build failed" "$scratch/build.log"
+build=(bazel build --config=opt //service:homerank)
+if [ -t 1 ]; then
+    "${build[@]}" </dev/null
+else
+    "${build[@]}" >"$scratch/build.log" 2>&1 </dev/null || die "the build failed" "$scratch/build.log"
+fi
+bazel shutdown # its server would stay for hours
 homerank=bazel-bin/service/homerank
 echo "$("$homerank" --version), built in $((SECONDS - start)) s"
 

@@ -27,7 +27,11 @@ if [ -z "${HOMERANK_SHARED-}" ] && [ -d ../shared ]; then HOMERANK_SHARED=$(real
 if [ -n "${HOMERANK_SHARED-}" ]; then data=(--test_env=HOMERANK_SHARED="$HOMERANK_SHARED"); fi
 
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+cleanup() {
+    rm -rf "$scratch"
+    if [ -n "${CI-}" ]; then bazel shutdown; fi
+}
+trap cleanup EXIT
 events=()
 code=0
 
