@@ -4,57 +4,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A run of columns of v that come from the user or the context. */
-typedef struct columns {
-    uint32_t offset, width;
-} columns;
+#include "kernels/onednn/rows.h"
 
-struct hr_gather {
-    const hr_plan *plan;   /* borrowed */
-    const hr_slice *slice; /* whose user and context `shared` holds; NULL: none */
-    float *shared;         /* (D) owned; the item's columns are unused */
-    columns *runs;         /* (n_runs) owned */
-    uint32_t n_runs;
-    const hr_feature **item_features; /* (n_item_features) owned list */
-    uint32_t n_item_features;
-};
-
-void hr_gather_destroy(hr_gather *gather) {
-    if (!gather) return;
-    free(gather->shared);
-    free(gather->runs);
-    free(gather->item_features);
-    free(gather);
-}
-
-hr_gather *hr_gather_create(const hr_plan *plan) {
-    const hr_schema *schema = plan->schema;
-    hr_gather *gather = calloc(1, sizeof *gather);
-    if (!gather) return NULL;
-    gather->plan = plan;
-    gather->shared = calloc((size_t)schema->width + 1, sizeof(float));
-    gather->runs = calloc((size_t)schema->n_features + 1, sizeof *gather->runs);
-    gather->item_features = calloc((size_t)schema->n_features + 1, sizeof(hr_feature *));
-    if (!gather->shared || !gather->runs || !gather->item_features) {
-        hr_gather_destroy(gather);
-        return NULL;
-    }
+hr_status hr_vector_layout_init(hr_vector_layout *layout, const hr_schema *schema, hr_error *err) {
+    memset(layout, 0, sizeof *layout);
+    layout->column = calloc((size_t)schema->n_features + 1, sizeof *layout->column);
+    if (!layout->column)
+        return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u features", schema->n_features);
     for (uint32_t i = 0; i < schema->n_features; i++) {
-        const hr_feature *f = &schema->features[i];
-        columns *last = gather->n_runs ? &gather->runs[gather->n_runs - 1] : NULL;
-        if (f->entity == HR_ENTITY_ITEM) {
-            gather->item_features[gather->n_item_features++] = f;
-        } else if (last && last->offset + last->width == f->vector_offset) {
-            last->width += f->width;
-        } else {
-            gather->runs[gather->n_runs++] = (columns){f->vector_offset, f->width};
-        }
+        bool item = schema->features[i].entity == HR_ENTITY_ITEM;
+        uint32_t *width = item ? &layout->item_width : &layout->shared_width;
+        layout->column[i] = *width;
+        *width += schema->features[i].width;
     }
-    return gather;
+    layout->shared_padded = hr_padded(layout->shared_width);
+    layout->item_padded = hr_padded(layout->item_width);
+    return HR_OK;
 }
 
-void hr_gather_begin(hr_gather *gather) {
-    gather->slice = NULL;
+void hr_vector_layout_clear(hr_vector_layout *layout) {
+    free(layout->column);
+    layout->column = NULL;
 }
 
 /* index: the count, then the rows. The order of the sum is the list's. */
@@ -69,11 +39,10 @@ static void pool(const hr_feature *f, const float *table, const uint32_t *index,
     for (uint32_t d = 0; d < f->width; d++) out[d] /= (float)count;
 }
 
-/* One feature's columns of v from an entity's encoded row. */
-static void gather_feature(const hr_plan *plan, const hr_feature *f, const uint32_t *row, float *v) {
+/* One feature from its entity's encoded row. */
+static void gather_feature(const hr_plan *plan, const hr_feature *f, const uint32_t *row, float *out) {
     const uint32_t *index = row + f->slot;
     const uint32_t *dense = row + plan->schema->rows[f->entity].n_index + f->slot;
-    float *out = v + f->vector_offset;
     switch (f->kind) {
     case HR_FEATURE_ID:
     case HR_FEATURE_BUCKET:
@@ -85,34 +54,49 @@ static void gather_feature(const hr_plan *plan, const hr_feature *f, const uint3
     }
 }
 
-static void gather_shared(hr_gather *gather, const hr_slice *slice) {
-    const hr_schema *schema = gather->plan->schema;
-    for (uint32_t i = 0; i < schema->n_features; i++) {
-        const hr_feature *f = &schema->features[i];
-        if (f->entity == HR_ENTITY_USER) gather_feature(gather->plan, f, slice->user, gather->shared);
-        if (f->entity == HR_ENTITY_CONTEXT) gather_feature(gather->plan, f, slice->context, gather->shared);
+static void gather_shared(const hr_plan *plan, const hr_vector_layout *layout, const hr_slice *slice,
+                          float *out) {
+    for (uint32_t i = 0; i < plan->schema->n_features; i++) {
+        const hr_feature *f = &plan->schema->features[i];
+        if (f->entity == HR_ENTITY_ITEM) continue;
+        gather_feature(plan, f, f->entity == HR_ENTITY_USER ? slice->user : slice->context,
+                       out + layout->column[i]);
     }
-    gather->slice = slice;
+    for (uint32_t c = layout->shared_width; c < layout->shared_padded; c++) out[c] = 0.0f;
 }
 
-void hr_gather_rows(hr_gather *gather, hr_batch_cursor *cursor, uint32_t n_rows, float *v, size_t ld,
-                    float **logits) {
-    const hr_schema *schema = gather->plan->schema;
-    size_t item_words = hr_row_words(schema, HR_ENTITY_ITEM);
-    for (uint32_t r = 0; r < n_rows; r++, v += ld) {
-        while (cursor->item == cursor->slices[cursor->slice].n_rows) cursor->slice++, cursor->item = 0;
-        const hr_slice *slice = &cursor->slices[cursor->slice];
-        if (slice != gather->slice) gather_shared(gather, slice);
-        for (uint32_t i = 0; i < gather->n_runs; i++) {
-            const columns *run = &gather->runs[i];
-            memcpy(v + run->offset, gather->shared + run->offset, run->width * sizeof(float));
-        }
-        const uint32_t *item = (const uint32_t *)slice->items + cursor->item * item_words;
-        for (uint32_t i = 0; i < gather->n_item_features; i++) {
-            gather_feature(gather->plan, gather->item_features[i], item, v);
-        }
-        memset(v + schema->width, 0, (ld - schema->width) * sizeof(float));
-        logits[r] = slice->logits + (size_t)cursor->item * gather->plan->n_tasks;
-        cursor->item++;
+static void gather_item(const hr_plan *plan, const hr_vector_layout *layout, const uint32_t *item,
+                        float *out) {
+    for (uint32_t i = 0; i < plan->schema->n_features; i++) {
+        const hr_feature *f = &plan->schema->features[i];
+        if (f->entity == HR_ENTITY_ITEM) gather_feature(plan, f, item, out + layout->column[i]);
     }
+    for (uint32_t c = layout->item_width; c < layout->item_padded; c++) out[c] = 0.0f;
+}
+
+uint32_t hr_gather(const hr_plan *plan, const hr_vector_layout *layout, hr_batch_cursor *cursor,
+                   uint32_t n_rows, const hr_gathered *to) {
+    size_t item_words = hr_row_words(plan->schema, HR_ENTITY_ITEM);
+    size_t width = (size_t)layout->shared_padded + layout->item_padded;
+    uint32_t n_slices = 0;
+    for (size_t r = 0; r < n_rows; r++) {
+        bool enters = r == 0;
+        for (; cursor->item == cursor->slices[cursor->slice].n_rows; enters = true)
+            cursor->slice++, cursor->item = 0;
+        const hr_slice *slice = &cursor->slices[cursor->slice];
+        if (enters)
+            gather_shared(plan, layout, slice, to->shared + n_slices++ * (size_t)layout->shared_padded);
+        to->slice_of[r] = n_slices - 1;
+        to->logits[r] = slice->logits + (size_t)cursor->item * plan->n_tasks;
+
+        float *v = to->v ? to->v + r * width : NULL;
+        const uint32_t *item = (const uint32_t *)slice->items + cursor->item++ * item_words;
+        float *items = to->items ? to->items + r * layout->item_padded : v + layout->shared_padded;
+        gather_item(plan, layout, item, items);
+        if (!v) continue;
+        memcpy(v, to->shared + (n_slices - 1) * (size_t)layout->shared_padded,
+               layout->shared_padded * sizeof(float));
+        if (to->items) memcpy(v + layout->shared_padded, items, layout->item_padded * sizeof(float));
+    }
+    return n_slices;
 }

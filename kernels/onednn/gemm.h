@@ -6,7 +6,8 @@
  *
  * Which primitive: oneDNN's blocked matmul ("brgemm") where the CPU has it (AVX-512, AMX), else a 1x1
  * convolution whose pixels are the rows. On AVX2 oneDNN's matmul packs the weights again in every call and
- * reaches 60 to 95 % of what the convolution does, which packs them once, at load.
+ * reaches 45 to 95 % of what the convolution does, which packs them once, at load. A convolution leaves Swish
+ * to the row kernels, which need a third of the time of its own.
  */
 #ifndef HOMERANK_KERNELS_ONEDNN_GEMM_H
 #define HOMERANK_KERNELS_ONEDNN_GEMM_H
@@ -18,9 +19,6 @@
 #include "kernels/onednn/rows.h"
 
 enum { HR_GEMM_MAX_SIZES = 8, HR_GEMM_MAX_ROWS = 128 }; /* block sizes, and rows of the largest */
-
-/* A convolution leaves Swish to the row kernels, which need half the time of its own (AVX2). */
-typedef enum hr_gemm_activation { HR_GEMM_LINEAR, HR_GEMM_RELU, HR_GEMM_SWISH } hr_gemm_activation;
 
 typedef struct hr_gemm_spec {
     uint32_t k, n; /* padded */

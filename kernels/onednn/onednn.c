@@ -39,12 +39,12 @@ typedef struct onednn_engine {
 
 typedef struct onednn_worker {
     const onednn_engine *engine; /* borrowed */
-    hr_gather *gather;
     dnnl_stream_t stream;
     uint8_t *memory;     /* the program's buffers */
     void *scratchpad;    /* of the call that runs */
     float *logits;       /* (max_rows, T) of the block */
     float **targets;     /* (max_rows) where each row's logits go */
+    uint32_t *slice_of;  /* (max_rows) each row's slice, counted within the block */
     hr_mix_term *terms;  /* (max_terms) */
     hr_gemm_call *calls; /* (n_steps, n_sizes); only GEMM steps have one */
 } onednn_worker;
@@ -123,9 +123,9 @@ static void worker_destroy(void *context) {
     size_t n_calls = (size_t)worker->engine->program->n_steps * worker->engine->gemms->n_sizes;
     for (size_t i = 0; worker->calls && i < n_calls; i++) hr_gemm_call_destroy(&worker->calls[i]);
     if (worker->stream) dnnl_stream_destroy(worker->stream);
-    hr_gather_destroy(worker->gather);
     free(worker->calls);
     free(worker->terms);
+    free(worker->slice_of);
     free(worker->targets);
     free(worker->logits);
     free(worker->scratchpad);
@@ -169,14 +169,14 @@ static hr_status worker_prepare(onednn_worker *worker, hr_error *err) {
     const onednn_engine *engine = worker->engine;
     const hr_program *program = engine->program;
     omp_set_num_threads(1);
-    worker->gather = hr_gather_create(program->plan);
     worker->memory = lines_alloc(program->nbytes);
     worker->scratchpad = lines_alloc(engine->gemms->scratchpad_nbytes);
     worker->logits = calloc((size_t)engine->max_rows * program->plan->n_tasks + 1, sizeof(float));
     worker->targets = calloc(engine->max_rows, sizeof *worker->targets);
+    worker->slice_of = calloc(engine->max_rows, sizeof *worker->slice_of);
     worker->terms = calloc(program->max_terms + 1, sizeof *worker->terms);
     worker->calls = calloc((size_t)program->n_steps * engine->gemms->n_sizes + 1, sizeof *worker->calls);
-    if (!worker->gather || !worker->memory || !worker->scratchpad || !worker->logits || !worker->targets ||
+    if (!worker->memory || !worker->scratchpad || !worker->logits || !worker->targets || !worker->slice_of ||
         !worker->terms || !worker->calls) {
         return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for a worker of %zu bytes",
                             program->nbytes);
@@ -202,6 +202,11 @@ static hr_status worker_create(void *context, void **result, hr_error *err) {
 
 /* ---- Forward ---- */
 
+/* What a block's steps run over, as indices into the sizes. */
+typedef struct block_size {
+    uint32_t rows, slices;
+} block_size;
+
 static void run_store(const onednn_worker *worker, const hr_step *step, uint32_t m) {
     const hr_program *program = worker->engine->program;
     const hr_buffer *x = &program->buffers[step->x], *y = &program->buffers[step->y];
@@ -213,18 +218,23 @@ static void run_store(const onednn_worker *worker, const hr_step *step, uint32_t
 }
 
 static void run_finish(const onednn_worker *worker, const hr_step *step, uint32_t m) {
-    const hr_buffer *x = &worker->engine->program->buffers[step->x];
+    const hr_program *program = worker->engine->program;
+    const hr_buffer *y = &program->buffers[step->y];
     const hr_gemm *gemm = &worker->engine->gemms->gemms[step->finish.gemm];
-    bool rounds = gemm->spec.operand_out && worker->engine->gemms->operand == HR_OPERAND_ROUNDED;
-    hr_operand operand = rounds ? HR_OPERAND_ROUNDED : HR_OPERAND_F32;
-    float *rows = buffer_at(worker, step->x);
-    if (gemm->spec.activation != HR_GEMM_LINEAR && !gemm->activates) {
-        hr_activation activation =
-            gemm->spec.activation == HR_GEMM_RELU ? HR_ACTIVATION_RELU : HR_ACTIVATION_SWISH;
-        worker->engine->rows->activate(operand, activation, rows, (size_t)m * x->width);
-    } else if (rounds) {
-        worker->engine->rows->store(operand, rows, x->width, rows, x->width, x->width, m);
-    }
+    hr_operand operand = y->operand ? worker->engine->gemms->operand : HR_OPERAND_F32;
+    bool shares = step->finish.shared != HR_NONE;
+    const hr_finish_args args = {
+        .x = buffer_at(worker, step->x),
+        .shared = shares ? buffer_at(worker, step->finish.shared) : NULL,
+        .slice_of = worker->slice_of,
+        .activation = gemm->activates ? HR_GEMM_LINEAR : step->finish.activation,
+        .width = y->width,
+        .n_rows = m,
+        .y = buffer_at(worker, step->y),
+    };
+    bool in_place = step->x == step->y && operand != HR_OPERAND_ROUNDED; /* as the product wrote it */
+    if (in_place && !shares && args.activation == HR_GEMM_LINEAR) return;
+    worker->engine->rows->finish(operand, &args);
 }
 
 static void run_feature_gate(const onednn_worker *worker, const hr_step *step, uint32_t m) {
@@ -279,18 +289,18 @@ static void run_mix(const onednn_worker *worker, const hr_step *step, uint32_t m
                               program->buffers[step->y].width, m);
 }
 
-/* One step over the m rows of a block of size sizes[size]. */
-static hr_status run_step(const onednn_worker *worker, uint32_t index, uint32_t size, uint32_t m,
+/* One step of a block. */
+static hr_status run_step(const onednn_worker *worker, uint32_t index, const block_size *block,
                           hr_error *err) {
     const hr_program *program = worker->engine->program;
+    const hr_gemm_set *gemms = worker->engine->gemms;
     const hr_step *step = &program->steps[index];
     const hr_rows_i *rows = worker->engine->rows;
+    uint32_t size = step->shared ? block->slices : block->rows, m = gemms->sizes[size];
     switch (step->kind) {
     case HR_STEP_STORE: run_store(worker, step, m); break;
+    case HR_STEP_GEMM: return hr_gemm_run(&worker->calls[index * gemms->n_sizes + size], worker->stream, err);
     case HR_STEP_FINISH: run_finish(worker, step, m); break;
-    case HR_STEP_GEMM:
-        return hr_gemm_run(&worker->calls[index * worker->engine->gemms->n_sizes + size], worker->stream,
-                           err);
     case HR_STEP_GATES:
         rows->gates(buffer_at(worker, step->y), program->buffers[step->y].width,
                     program->segments + step->gates.first, step->gates.count, m);
@@ -307,17 +317,41 @@ static hr_status run_step(const onednn_worker *worker, uint32_t index, uint32_t 
     return HR_OK;
 }
 
-/* n_rows real rows, and zeros up to the block's size. */
+static void clear_rows(const onednn_worker *worker, uint32_t buffer, uint32_t from, uint32_t to) {
+    if (buffer == HR_NONE) return;
+    size_t row = worker->engine->program->buffers[buffer].width * sizeof(float);
+    memset((uint8_t *)buffer_at(worker, buffer) + from * row, 0, (to - from) * row);
+}
+
+/* Gathers n_rows rows and fills the block up with rows of zeros, which belong to the first slice. Returns the
+ * index of the size that holds its slices. */
+static uint32_t gather_block(onednn_worker *worker, hr_batch_cursor *cursor, uint32_t n_rows, uint32_t m) {
+    const hr_program *program = worker->engine->program;
+    const hr_gemm_set *gemms = worker->engine->gemms;
+    const hr_gathered to = {
+        .v = program->v == HR_NONE ? NULL : buffer_at(worker, program->v),
+        .shared = buffer_at(worker, program->shared),
+        .items = program->items == HR_NONE ? NULL : buffer_at(worker, program->items),
+        .slice_of = worker->slice_of,
+        .logits = worker->targets,
+    };
+    uint32_t size = 0, n_slices = hr_gather(program->plan, &program->layout, cursor, n_rows, &to);
+    while (gemms->sizes[size] < n_slices) size++;
+    clear_rows(worker, program->shared, n_slices, gemms->sizes[size]);
+    clear_rows(worker, program->v, n_rows, m);
+    clear_rows(worker, program->items, n_rows, m);
+    for (uint32_t r = n_rows; r < m; r++) worker->slice_of[r] = 0;
+    return size;
+}
+
 static hr_status run_block(onednn_worker *worker, hr_batch_cursor *cursor, uint32_t size, uint32_t n_rows,
                            hr_error *err) {
     const hr_program *program = worker->engine->program;
-    uint32_t m = worker->engine->gemms->sizes[size], n_tasks = program->plan->n_tasks;
-    size_t ld = program->buffers[program->v].width;
-    float *v = buffer_at(worker, program->v);
-    hr_gather_rows(worker->gather, cursor, n_rows, v, ld, worker->targets);
-    memset(v + n_rows * ld, 0, (m - n_rows) * ld * sizeof(float));
+    uint32_t n_tasks = program->plan->n_tasks;
+    block_size block = {.rows = size};
+    block.slices = gather_block(worker, cursor, n_rows, worker->engine->gemms->sizes[size]);
     for (uint32_t i = 0; i < program->n_steps; i++) {
-        hr_status status = run_step(worker, i, size, m, err);
+        hr_status status = run_step(worker, i, &block, err);
         if (status != HR_OK) return status;
     }
     for (uint32_t r = 0; r < n_rows; r++) {
@@ -333,7 +367,6 @@ static hr_status forward(void *context, const hr_slice *slices, size_t n_slices,
     uint64_t left = 0;
     for (size_t i = 0; i < n_slices; i++) left += slices[i].n_rows;
     omp_set_num_threads(1);
-    hr_gather_begin(worker->gather);
     while (left > 0) {
         uint32_t size = engine->next_size[left < engine->max_rows ? left : engine->max_rows];
         uint32_t n_rows = left < engine->gemms->sizes[size] ? (uint32_t)left : engine->gemms->sizes[size];

@@ -4,478 +4,441 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/onednn/builder.h"
+
 /* Columns of a feature gate computed at a time: L * M * this many f32 lie between the up product and the
  * multiplication with x, and should stay near. */
 enum { FEATURE_GATE_COLUMNS = 512 };
 
-/* A concatenation of sources that products read. */
+/* A concatenation of sources, as units list them. */
 typedef struct input {
     const hr_input *sources; /* borrowed: one of the plan's that lists them */
-    uint32_t width;          /* padded */
-    uint32_t operand;        /* buffer */
-    uint32_t f32;            /* buffer, or HR_NONE until a feature gate needs it */
+    hr_reading reading;
+    uint32_t f32; /* buffer, or HR_NONE until a feature gate needs it */
 } input;
 
 /* Where a unit's gate weights and experts are, while its layer is built. */
 typedef struct unit_place {
-    uint32_t x_input, g_input;                  /* inputs */
-    uint32_t feature_gates, gates;              /* buffers */
+    uint32_t x_input, g_input;                  /* inputs, or HR_NONE */
+    uint32_t feature_gates, gates;              /* buffers; gates: or HR_NONE */
     uint32_t feature_gate_at, gate_at, self_at; /* offsets in a row of them */
-    uint32_t first_expert;                      /* index into builder.experts */
+    uint32_t first_expert;                      /* index into network.experts */
 } unit_place;
 
-/* Appending is allowed to fail quietly: oom is looked at once, at the end. */
-typedef struct builder {
+typedef struct network {
+    hr_builder b;
     const hr_plan *plan;
-    hr_program *program;
-    bool bf16, oom;
     input *inputs;
     uint32_t n_inputs;
     uint32_t **values; /* (layers) of (units): buffer of the unit's output */
     unit_place *units; /* of the layer being built */
     uint32_t *experts; /* buffers of all experts' outputs of the layer being built, unit by unit */
-    hr_step spare;     /* what a failed append returns */
-} builder;
-
-/* ---- Appending ---- */
-
-/* Room for one more element past n, zeroed; arrays grow by doubling at powers of two. */
-static void *append(builder *b, void *array, uint32_t *n, size_t size) {
-    void **items = array;
-    if (b->oom) return NULL;
-    if ((*n & (*n - 1)) == 0) {
-        void *grown = *n > UINT32_MAX / 4 ? NULL : realloc(*items, (*n ? 2 * (size_t)*n : 1) * size);
-        if (!grown) {
-            b->oom = true;
-            return NULL;
-        }
-        *items = grown;
-    }
-    void *item = (char *)*items + (size_t)*n * size;
-    memset(item, 0, size);
-    (*n)++;
-    return item;
-}
-
-static uint32_t add_buffer(builder *b, uint32_t width, uint32_t parts, bool operand) {
-    hr_buffer *buffer = append(b, &b->program->buffers, &b->program->n_buffers, sizeof *buffer);
-    if (!buffer) return 0;
-    *buffer = (hr_buffer){.width = hr_padded(width), .parts = parts, .operand = operand && b->bf16};
-    buffer->first = HR_NONE;
-    return b->program->n_buffers - 1;
-}
-
-/* The step being built uses the buffer. */
-static void touch(builder *b, uint32_t buffer) {
-    if (b->oom || buffer == HR_NONE) return;
-    uint32_t step = b->program->n_steps - 1;
-    hr_buffer *used = &b->program->buffers[buffer];
-    if (used->first == HR_NONE) used->first = step;
-    used->last = step;
-}
-
-static hr_step *add_step(builder *b, hr_step_kind kind, uint32_t x, uint32_t y) {
-    hr_step *step = append(b, &b->program->steps, &b->program->n_steps, sizeof *step);
-    if (!step) return &b->spare;
-    step->kind = kind, step->x = x, step->y = y;
-    touch(b, x);
-    touch(b, y);
-    return step;
-}
-
-/* count floats from values, zeros up to the padded count; owned by the program. */
-static const float *add_vector(builder *b, const float *values, uint32_t count) {
-    float **slot = append(b, &b->program->vectors, &b->program->n_vectors, sizeof *slot);
-    if (!slot) return NULL;
-    *slot = aligned_alloc(64, hr_padded(count) * sizeof(float));
-    if (!*slot) {
-        b->oom = true;
-        return NULL;
-    }
-    memset(*slot, 0, hr_padded(count) * sizeof(float));
-    memcpy(*slot, values, count * sizeof(float));
-    return *slot;
-}
-
-static uint32_t add_spec(builder *b, hr_gemm_spec spec) {
-    hr_program *p = b->program;
-    for (uint32_t i = 0; i < p->n_specs; i++) {
-        const hr_gemm_spec *s = &p->specs[i];
-        if (s->k == spec.k && s->n == spec.n && s->activation == spec.activation &&
-            s->operand_out == spec.operand_out) {
-            return i;
-        }
-    }
-    hr_gemm_spec *added = append(b, &p->specs, &p->n_specs, sizeof *added);
-    if (added) *added = spec;
-    return p->n_specs - 1;
-}
-
-/* ---- Weights ---- */
-
-static hr_matrix *add_matrix(builder *b, hr_gemm_spec spec) {
-    uint32_t gemm = add_spec(b, spec);
-    hr_matrix *m = append(b, &b->program->matrices, &b->program->n_matrices, sizeof *m);
-    if (!m) return NULL;
-    m->gemm = gemm;
-    m->weight = calloc((size_t)spec.n * spec.k, sizeof(float));
-    m->bias = calloc(spec.n, sizeof(float));
-    if (m->weight && m->bias) return m;
-    b->oom = true;
-    return NULL;
-}
-
-/* One row of weights (k real columns) into row `to` of m. reads: how the columns of a concatenated input are
- * padded; NULL: k columns in one piece. */
-static void matrix_row(const builder *b, hr_matrix *m, uint32_t to, const hr_input *reads, uint32_t k,
-                       const float *weight, float bias) {
-    float *row = m->weight + (size_t)to * b->program->specs[m->gemm].k;
-    m->bias[to] = bias;
-    if (!reads) {
-        memcpy(row, weight, k * sizeof(float));
-        return;
-    }
-    for (uint32_t s = 0; s < reads->n_sources; s++) {
-        uint32_t width = reads->sources[s].width;
-        memcpy(row, weight, width * sizeof(float));
-        weight += width;
-        row += hr_padded(width);
-    }
-}
-
-/* weight (count, k) and bias (count, or NULL) into rows from `to` on. */
-static void matrix_rows(const builder *b, hr_matrix *m, uint32_t to, const hr_input *reads, uint32_t k,
-                        const float *weight, const float *bias, uint32_t count) {
-    for (uint32_t i = 0; m && i < count; i++) {
-        matrix_row(b, m, to + i, reads, k, weight + (size_t)i * k, bias ? bias[i] : 0.0f);
-    }
-}
-
-/* y[part] = act(x W^T + b) with the matrix added last. */
-static void add_gemm(builder *b, uint32_t x, uint32_t y, uint32_t part) {
-    hr_step *step = add_step(b, HR_STEP_GEMM, x, y);
-    step->gemm.matrix = b->program->n_matrices - 1;
-    step->gemm.part = part;
-}
+} network;
 
 static hr_gemm_activation gemm_activation(hr_activation activation) {
     return activation == HR_ACTIVATION_RELU ? HR_GEMM_RELU : HR_GEMM_SWISH;
 }
 
-/* Linear of k -> n into a new buffer, which is an operand or f32. */
-static uint32_t add_linear(builder *b, uint32_t x, const hr_input *reads, uint32_t k, uint32_t n,
-                           const float *weight, const float *bias, hr_gemm_activation activation,
-                           bool operand) {
-    uint32_t k_padded = b->oom ? 0 : b->program->buffers[x].width;
-    uint32_t y = add_buffer(b, n, 1, operand);
-    hr_gemm_spec spec = {k_padded, hr_padded(n), activation, operand && b->bf16};
-    matrix_rows(b, add_matrix(b, spec), 0, reads, k, weight, bias, n);
-    add_gemm(b, x, y, 0);
-    if (b->oom) return 0;
-    if (spec.operand_out || activation != HR_GEMM_LINEAR) {
-        add_step(b, HR_STEP_FINISH, y, y)->finish.gemm =
-            b->program->matrices[b->program->n_matrices - 1].gemm;
-    }
-    return y;
-}
-
 /* ---- Inputs (2.1, 2.2) ---- */
 
 static bool same_sources(const hr_input *a, const hr_input *b) {
-    if (a->n_sources != b->n_sources) return false;
-    for (uint32_t s = 0; s < a->n_sources; s++) {
-        if (a->sources[s].layer != b->sources[s].layer || a->sources[s].unit != b->sources[s].unit)
-            return false;
+    bool same = a->n_sources == b->n_sources;
+    for (uint32_t s = 0; same && s < a->n_sources; s++) {
+        same = a->sources[s].layer == b->sources[s].layer && a->sources[s].unit == b->sources[s].unit;
     }
-    return true;
+    return same;
 }
 
-static uint32_t source_buffer(const builder *b, const hr_source *source) {
-    return source->layer == HR_SOURCE_FEATURES ? b->program->v : b->values[source->layer][source->unit];
+static uint32_t padded_width(const network *n, const hr_source *source) {
+    const hr_vector_layout *v = &n->b.program->layout;
+    return source->layer == HR_SOURCE_FEATURES ? v->shared_padded + v->item_padded : hr_padded(source->width);
+}
+
+static uint32_t source_buffer(network *n, const hr_source *source) {
+    hr_program *program = n->b.program;
+    if (source->layer != HR_SOURCE_FEATURES) return n->values[source->layer][source->unit];
+    return hr__gathered_buffer(&n->b, &program->v,
+                               program->layout.shared_padded + program->layout.item_padded);
+}
+
+/* The columns of a source: real ones from `from` on stand from `to` on. v has its parts side by side. */
+static void add_source_pieces(network *n, hr_pieces *pieces, const hr_source *source, uint32_t from,
+                              uint32_t to) {
+    const hr_schema *schema = n->plan->schema;
+    const hr_vector_layout *v = &n->b.program->layout;
+    if (source->layer != HR_SOURCE_FEATURES) {
+        hr__add_piece(&n->b, pieces, from, source->width, to);
+        return;
+    }
+    for (uint32_t i = 0; i < schema->n_features; i++) {
+        const hr_feature *f = &schema->features[i];
+        uint32_t part = f->entity == HR_ENTITY_ITEM ? v->shared_padded : 0;
+        hr__add_piece(&n->b, pieces, from + f->vector_offset, f->width, to + part + v->column[i]);
+    }
 }
 
 /* The sources side by side in one buffer: the source itself where there is one and its kind fits. */
-static uint32_t concatenate(builder *b, const hr_input *sources, uint32_t width, bool operand) {
-    if (sources->n_sources == 1 && !(operand && b->bf16)) return source_buffer(b, &sources->sources[0]);
-    uint32_t y = add_buffer(b, width, 1, operand);
+static uint32_t concatenate(network *n, const hr_input *sources, uint32_t width, bool operand) {
+    if (sources->n_sources == 1 && !(operand && n->b.bf16)) return source_buffer(n, &sources->sources[0]);
+    uint32_t y = hr__add_buffer(&n->b, width, 1, operand);
     for (uint32_t s = 0, column = 0; s < sources->n_sources; s++) {
-        hr_step *step = add_step(b, HR_STEP_STORE, source_buffer(b, &sources->sources[s]), y);
+        hr_step *step = hr__add_step(&n->b, HR_STEP_STORE, source_buffer(n, &sources->sources[s]), y);
         step->store.column = column;
-        column += hr_padded(sources->sources[s].width);
+        column += padded_width(n, &sources->sources[s]);
     }
     return y;
 }
 
-/* The index of the input that concatenates these sources, made on first use. */
-static uint32_t input_of(builder *b, const hr_input *sources) {
-    for (uint32_t i = 0; i < b->n_inputs; i++) {
-        if (same_sources(b->inputs[i].sources, sources)) return i;
-    }
-    input *added = append(b, &b->inputs, &b->n_inputs, sizeof *added);
-    if (!added) return 0;
-    added->sources = sources;
-    for (uint32_t s = 0; s < sources->n_sources; s++) added->width += hr_padded(sources->sources[s].width);
-    added->operand = concatenate(b, sources, added->width, true);
-    added->f32 = HR_NONE;
-    return b->n_inputs - 1;
+/* One part of v as operands. */
+static uint32_t part_operand(network *n, uint32_t *buffer, uint32_t width, bool shared) {
+    uint32_t x = hr__gathered_buffer(&n->b, buffer, width);
+    if (!n->b.bf16) return x;
+    uint32_t y = hr__add_buffer(&n->b, width, 1, true);
+    hr__add_step(&n->b, HR_STEP_STORE, x, y)->shared = shared;
+    return y;
 }
 
-static uint32_t input_f32(builder *b, input *in) {
-    if (in->f32 == HR_NONE) in->f32 = b->bf16 ? concatenate(b, in->sources, in->width, false) : in->operand;
+/* Products that read v alone: one part of their sum over the slices, one over the rows. */
+static void split_reading(network *n, hr_reading *reading) {
+    const hr_schema *schema = n->plan->schema;
+    hr_program *program = n->b.program;
+    const hr_vector_layout *v = &program->layout;
+    reading->split = true;
+    reading->operand = HR_NONE;
+    reading->shared.width = v->shared_padded;
+    reading->item.width = v->item_padded;
+    for (uint32_t i = 0; i < schema->n_features; i++) {
+        const hr_feature *f = &schema->features[i];
+        hr_pieces *part = f->entity == HR_ENTITY_ITEM ? &reading->item : &reading->shared;
+        hr__add_piece(&n->b, part, f->vector_offset, f->width, v->column[i]);
+    }
+    n->b.shared_operand = part_operand(n, &program->shared, v->shared_padded, true);
+    n->b.items_operand = part_operand(n, &program->items, v->item_padded, false);
+}
+
+/* The index of the input that concatenates these sources, made on first use. */
+static uint32_t input_of(network *n, const hr_input *sources) {
+    for (uint32_t i = 0; i < n->n_inputs; i++) {
+        if (same_sources(n->inputs[i].sources, sources)) return i;
+    }
+    input *added = hr__append(&n->b, &n->inputs, &n->n_inputs, sizeof *added);
+    if (!added) return 0;
+    added->sources = sources;
+    added->f32 = HR_NONE;
+    hr_pieces *all = &added->reading.all;
+    for (uint32_t s = 0, from = 0; s < sources->n_sources; s++) {
+        add_source_pieces(n, all, &sources->sources[s], from, all->width);
+        from += sources->sources[s].width;
+        all->width += padded_width(n, &sources->sources[s]);
+    }
+    const hr_vector_layout *v = &n->b.program->layout;
+    bool reads_v = sources->n_sources == 1 && sources->sources[0].layer == HR_SOURCE_FEATURES;
+    if (reads_v && v->shared_width && v->item_width) {
+        split_reading(n, &added->reading);
+    } else {
+        added->reading.operand = concatenate(n, sources, all->width, true);
+    }
+    return n->n_inputs - 1;
+}
+
+static uint32_t input_f32(network *n, input *in) {
+    if (in->f32 == HR_NONE) in->f32 = concatenate(n, in->sources, in->reading.all.width, false);
     return in->f32;
 }
 
-/* Which column of a padded input is column c of the real one; HR_NONE for padding. */
-static uint32_t real_column(const hr_input *sources, uint32_t c) {
-    uint32_t real = 0;
-    for (uint32_t s = 0; s < sources->n_sources; s++) {
-        uint32_t width = sources->sources[s].width;
-        if (c < width) return real + c;
-        if (c < hr_padded(width)) return HR_NONE;
-        c -= hr_padded(width);
-        real += width;
-    }
-    return HR_NONE;
+/* Linear of k -> width, with everything that belongs to it, into a new buffer. */
+static uint32_t add_linear(network *n, const hr_reading *reads, uint32_t k, uint32_t width,
+                           const float *weight, const float *bias, hr_gemm_activation activation,
+                           bool operand) {
+    hr_product product = hr__product_begin(&n->b, reads, width, activation, operand);
+    hr__product_rows(&n->b, &product, 0, k, weight, bias, width);
+    return hr__product_end(&n->b, &product);
+}
+
+/* The same, reading a buffer whose columns are the weight's, in one piece. */
+static uint32_t add_hidden(network *n, uint32_t x, uint32_t k, uint32_t width, const float *weight,
+                           const float *bias, hr_gemm_activation activation, bool operand) {
+    hr_piece whole = {0, k, 0};
+    const hr_reading reads = {.all = {&whole, 1, hr_padded(k)}, .operand = x};
+    return add_linear(n, &reads, k, width, weight, bias, activation, operand);
 }
 
 /* ---- Gates (2.3, 2.5, 2.6) ---- */
 
-static void add_segment(builder *b, uint32_t offset, uint32_t count, bool sigmoid) {
-    hr_gate_segment *segment = append(b, &b->program->segments, &b->program->n_segments, sizeof *segment);
+static void add_segment(network *n, uint32_t offset, uint32_t count, bool sigmoid) {
+    hr_gate_segment *segment =
+        hr__append(&n->b, &n->b.program->segments, &n->b.program->n_segments, sizeof *segment);
     if (segment) *segment = (hr_gate_segment){offset, count, sigmoid};
 }
 
-/* How many gate logits of unit u read the input; where asked (m), puts their weights into m's rows. */
-static uint32_t gate_rows(builder *b, const hr_unit *u, unit_place *places, uint32_t in, uint32_t y,
-                          hr_matrix *m, uint32_t at) {
-    uint32_t start = at;
-    if (u->feature_gate.loras && places->x_input == in) {
-        const hr_feature_gate *f = &u->feature_gate;
-        places->feature_gates = y, places->feature_gate_at = at;
-        matrix_rows(b, m, at, &u->input, u->input.width, f->mix_weight, f->mix_bias, f->loras);
-        if (m) add_segment(b, at, f->loras, false);
+/* The gate logits of unit u that read the input: how many they are, and, where asked (product), their weights
+ * as the product's rows from `at` on. */
+static uint32_t gate_rows(network *n, const hr_unit *u, unit_place *place, uint32_t in,
+                          const hr_product *product, uint32_t at) {
+    const hr_feature_gate *f = &u->feature_gate;
+    uint32_t start = at, g_width = u->gate_input.width;
+    if (f->loras && place->x_input == in) {
+        place->feature_gate_at = at;
+        if (product) {
+            hr__product_rows(&n->b, product, at, u->input.width, f->mix_weight, f->mix_bias, f->loras);
+            add_segment(n, at, f->loras, false);
+        }
         at += f->loras;
     }
-    if (places->g_input != in) return at - start;
-    if (u->n_mix && u->gate_weight) {
-        places->gates = y, places->gate_at = at;
-        matrix_rows(b, m, at, &u->gate_input, u->gate_input.width, u->gate_weight, u->gate_bias, u->n_mixed);
-        if (m) add_segment(b, at, u->n_mixed, false);
+    if (place->g_input != in) return at - start;
+    if (u->gate_weight) {
+        place->gate_at = at;
+        if (product) {
+            hr__product_rows(&n->b, product, at, g_width, u->gate_weight, u->gate_bias, u->n_mixed);
+            add_segment(n, at, u->n_mixed, false);
+        }
         at += u->n_mixed;
     }
     if (u->self_gate) {
-        places->gates = y, places->self_at = at;
-        matrix_rows(b, m, at, &u->gate_input, u->gate_input.width, u->self_gate_weight, u->self_gate_bias,
-                    u->n_experts);
-        if (m) add_segment(b, at, u->n_experts, u->n_experts == 1);
+        place->self_at = at;
+        if (product) {
+            hr__product_rows(&n->b, product, at, g_width, u->self_gate_weight, u->self_gate_bias,
+                             u->n_experts);
+            add_segment(n, at, u->n_experts, u->n_experts == 1);
+        }
         at += u->n_experts;
     }
     return at - start;
 }
 
 /* All gate logits of the layer that read one input, as one product, and their softmaxes. */
-static void add_gates(builder *b, const hr_layer *layer, uint32_t in) {
-    uint32_t n = 0, at = 0;
-    for (uint32_t u = 0; u < layer->n_units; u++)
-        n += gate_rows(b, &layer->units[u], &b->units[u], in, 0, NULL, 0);
-    if (n == 0 || b->oom) return;
-    uint32_t y = add_buffer(b, n, 1, false), first = b->program->n_segments;
-    hr_matrix *m = add_matrix(b, (hr_gemm_spec){b->inputs[in].width, hr_padded(n), HR_GEMM_LINEAR, false});
-    for (uint32_t u = 0; m && u < layer->n_units; u++) {
-        at += gate_rows(b, &layer->units[u], &b->units[u], in, y, m, at);
+static void add_gates(network *n, const hr_layer *layer, uint32_t in) {
+    uint32_t width = 0, at = 0, first = n->b.program->n_segments;
+    for (uint32_t u = 0; u < layer->n_units; u++) {
+        width += gate_rows(n, &layer->units[u], &n->units[u], in, NULL, 0);
     }
-    add_gemm(b, b->inputs[in].operand, y, 0);
-    hr_step *step = add_step(b, HR_STEP_GATES, y, y);
+    if (width == 0) return;
+    hr_product product = hr__product_begin(&n->b, &n->inputs[in].reading, width, HR_GEMM_LINEAR, false);
+    for (uint32_t u = 0; u < layer->n_units; u++) {
+        at += gate_rows(n, &layer->units[u], &n->units[u], in, &product, at);
+    }
+    uint32_t y = hr__product_end(&n->b, &product);
+    hr_step *step = hr__add_step(&n->b, HR_STEP_GATES, y, y);
     step->gates.first = first;
-    step->gates.count = b->program->n_segments - first;
+    step->gates.count = n->b.program->n_segments - first;
+    for (uint32_t u = 0; u < layer->n_units; u++) {
+        if (n->units[u].x_input == in) n->units[u].feature_gates = y;
+        if (n->units[u].g_input == in) n->units[u].gates = y;
+    }
 }
 
 /* ---- Experts (2.3, 2.4) ---- */
 
-/* Rows of up_l for columns [column, column + n) of the padded x. */
-static void feature_gate_up(builder *b, const hr_unit *u, uint32_t l, uint32_t low, uint32_t y,
-                            uint32_t column, uint32_t n) {
+/* y[l] = low Up_l^T for columns [column, column + n_columns) of x. */
+static void feature_gate_up(network *n, const hr_unit *u, const hr_pieces *x, uint32_t l, uint32_t low,
+                            uint32_t y, uint32_t column, uint32_t n_columns) {
     const hr_feature_gate *f = &u->feature_gate;
-    hr_matrix *m = add_matrix(b, (hr_gemm_spec){hr_padded(f->rank), n, HR_GEMM_LINEAR, false});
-    for (uint32_t c = 0; m && c < n; c++) {
-        uint32_t real = real_column(&u->input, column + c);
-        if (real == HR_NONE) continue;
-        matrix_row(b, m, c, NULL, f->rank, f->up + ((size_t)l * u->input.width + real) * f->rank, 0.0f);
+    const float *up = f->up + (size_t)l * u->input.width * f->rank;
+    uint32_t matrix = hr__add_plain_product(&n->b, low, y, l, f->rank, n_columns);
+    for (uint32_t i = 0; i < x->count; i++) {
+        const hr_piece *piece = &x->items[i];
+        for (uint32_t c = 0; c < piece->width; c++) {
+            uint32_t to = piece->to + c;
+            if (to < column || to >= column + n_columns) continue;
+            hr__plain_row(&n->b, matrix, to - column, f->rank, up + (size_t)(piece->from + c) * f->rank);
+        }
     }
-    add_gemm(b, low, y, l);
 }
 
-static void feature_gate_columns(builder *b, const hr_unit *u, const unit_place *places, uint32_t x,
-                                 uint32_t lows, uint32_t y, uint32_t column, uint32_t n) {
+static void feature_gate_columns(network *n, const hr_unit *u, const unit_place *place, uint32_t x,
+                                 const uint32_t *lows, uint32_t y, uint32_t column) {
     const hr_feature_gate *f = &u->feature_gate;
-    uint32_t up = add_buffer(b, n, f->loras, false);
-    for (uint32_t l = 0; l < f->loras; l++) feature_gate_up(b, u, l, lows + l, up, column, n);
-    hr_step *step = add_step(b, HR_STEP_FEATURE_GATE, x, y);
+    const hr_pieces *all = &n->inputs[place->x_input].reading.all;
+    uint32_t left = all->width - column,
+             n_columns = left < FEATURE_GATE_COLUMNS ? left : FEATURE_GATE_COLUMNS;
+    uint32_t up = hr__add_buffer(&n->b, n_columns, f->loras, false);
+    for (uint32_t l = 0; l < f->loras; l++) feature_gate_up(n, u, all, l, lows[l], up, column, n_columns);
+    hr_step *step = hr__add_step(&n->b, HR_STEP_FEATURE_GATE, x, y);
     step->feature_gate.up = up;
-    step->feature_gate.gates = places->feature_gates;
-    step->feature_gate.gate = places->feature_gate_at;
+    step->feature_gate.gates = place->feature_gates;
+    step->feature_gate.gate = place->feature_gate_at;
     step->feature_gate.loras = f->loras;
     step->feature_gate.column = column;
-    step->feature_gate.n_columns = n;
-    touch(b, up);
-    touch(b, places->feature_gates);
+    step->feature_gate.n_columns = n_columns;
+    hr__touch(&n->b, up);
+    hr__touch(&n->b, place->feature_gates);
 }
 
 /* The gated input of a unit's experts. */
-static uint32_t add_feature_gate(builder *b, const hr_unit *u, const unit_place *places) {
+static uint32_t add_feature_gate(network *n, const hr_unit *u, const unit_place *place) {
     const hr_feature_gate *f = &u->feature_gate;
-    if (b->oom) return 0;
-    input *in = &b->inputs[places->x_input];
-    uint32_t x = input_f32(b, in), lows = 0;
+    input *in = &n->inputs[place->x_input];
+    uint32_t *lows = calloc(f->loras, sizeof *lows); /* buffers of x Down_l^T */
+    if (!lows) {
+        n->b.oom = true;
+        return 0;
+    }
     for (uint32_t l = 0; l < f->loras; l++) {
-        uint32_t low = add_linear(b, in->operand, &u->input, u->input.width, f->rank,
-                                  f->down + (size_t)l * f->rank * u->input.width, NULL, HR_GEMM_LINEAR, true);
-        if (l == 0) lows = low;
+        lows[l] = add_linear(n, &in->reading, u->input.width, f->rank,
+                             f->down + (size_t)l * f->rank * u->input.width, NULL, HR_GEMM_LINEAR, true);
     }
-    uint32_t y = add_buffer(b, in->width, 1, true);
-    for (uint32_t column = 0; column < in->width; column += FEATURE_GATE_COLUMNS) {
-        uint32_t n = in->width - column < FEATURE_GATE_COLUMNS ? in->width - column : FEATURE_GATE_COLUMNS;
-        feature_gate_columns(b, u, places, x, lows, y, column, n);
+    uint32_t x = input_f32(n, in), y = hr__add_buffer(&n->b, in->reading.all.width, 1, true);
+    for (uint32_t column = 0; column < in->reading.all.width; column += FEATURE_GATE_COLUMNS) {
+        feature_gate_columns(n, u, place, x, lows, y, column);
     }
+    free(lows);
     return y;
 }
 
 /* Layer i of expert k: Linear -> Norm -> Activation. */
-static uint32_t add_expert_layer(builder *b, const hr_unit *u, uint32_t k, uint32_t i, uint32_t x) {
+static uint32_t add_expert_layer(network *n, const hr_unit *u, uint32_t k, uint32_t i,
+                                 const hr_reading *reads) {
     const hr_expert_layer *layer = &u->expert_layers[i];
     bool operand = i + 1 < u->n_expert_layers;
-    bool norm = b->plan->norm == HR_NORM_LAYER;
-    hr_gemm_activation activation = norm ? HR_GEMM_LINEAR : gemm_activation(b->plan->activation);
+    bool norm = n->plan->norm == HR_NORM_LAYER;
+    hr_gemm_activation activation = norm ? HR_GEMM_LINEAR : gemm_activation(n->plan->activation);
     size_t rows = (size_t)k * layer->out;
-    uint32_t h =
-        add_linear(b, x, i == 0 ? &u->input : NULL, layer->in, layer->out, layer->weight + rows * layer->in,
-                   layer->bias + rows, activation, operand && !norm);
+    uint32_t h = add_linear(n, reads, layer->in, layer->out, layer->weight + rows * layer->in,
+                            layer->bias + rows, activation, operand && !norm);
     if (!norm) return h;
-    uint32_t y = operand ? add_buffer(b, layer->out, 1, true) : h;
-    hr_step *step = add_step(b, HR_STEP_NORM, h, y);
+    uint32_t y = operand ? hr__add_buffer(&n->b, layer->out, 1, true) : h;
+    hr_step *step = hr__add_step(&n->b, HR_STEP_NORM, h, y);
     step->norm.width = layer->out;
-    step->norm.weight = add_vector(b, layer->norm_weight + rows, layer->out);
-    step->norm.bias = add_vector(b, layer->norm_bias + rows, layer->out);
+    step->norm.weight = hr__add_vector(&n->b, layer->norm_weight + rows, layer->out);
+    step->norm.bias = hr__add_vector(&n->b, layer->norm_bias + rows, layer->out);
     return y;
 }
 
-static void add_experts(builder *b, const hr_unit *u, const unit_place *place) {
-    if (u->n_experts == 0 || b->oom) return;
-    uint32_t x = u->feature_gate.loras ? add_feature_gate(b, u, place) : b->inputs[place->x_input].operand;
+static void add_experts(network *n, const hr_unit *u, const unit_place *place) {
+    if (u->n_experts == 0) return;
+    hr_reading first = n->inputs[place->x_input].reading; /* its pieces are borrowed */
+    if (u->feature_gate.loras) first.operand = add_feature_gate(n, u, place), first.split = false;
     for (uint32_t k = 0; k < u->n_experts; k++) {
-        uint32_t h = x;
-        for (uint32_t i = 0; i < u->n_expert_layers; i++) h = add_expert_layer(b, u, k, i, h);
-        b->experts[place->first_expert + k] = h;
+        uint32_t h = add_expert_layer(n, u, k, 0, &first);
+        for (uint32_t i = 1; i < u->n_expert_layers; i++) {
+            hr_piece whole = {0, u->expert_layers[i].in, 0};
+            const hr_reading hidden = {.all = {&whole, 1, hr_padded(whole.width)}, .operand = h};
+            h = add_expert_layer(n, u, k, i, &hidden);
+        }
+        n->experts[place->first_expert + k] = h;
     }
 }
 
 /* ---- Mixes (2.5, 2.6) and layers ---- */
 
-static void add_term(builder *b, uint32_t expert, int64_t gate) {
-    hr_program_term *term = append(b, &b->program->terms, &b->program->n_terms, sizeof *term);
+static void add_term(network *n, uint32_t expert, int64_t gate) {
+    hr_program_term *term = hr__append(&n->b, &n->b.program->terms, &n->b.program->n_terms, sizeof *term);
     if (!term) return;
     *term = (hr_program_term){expert, gate};
-    touch(b, expert);
+    hr__touch(&n->b, expert);
 }
 
-static uint32_t add_mix(builder *b, const hr_layer *layer, const hr_unit *u, const unit_place *place) {
-    uint32_t y = add_buffer(b, u->width, 1, false);
-    hr_step *step = add_step(b, HR_STEP_MIX, HR_NONE, y);
+static uint32_t add_mix(network *n, const hr_layer *layer, const hr_unit *u, const unit_place *place) {
+    hr_program *program = n->b.program;
+    uint32_t y = hr__add_buffer(&n->b, u->width, 1, false), first = program->n_terms;
+    hr_step *step = hr__add_step(&n->b, HR_STEP_MIX, HR_NONE, y);
     step->mix.gates = place->gates;
-    step->mix.first = b->program->n_terms;
-    touch(b, place->gates);
+    hr__touch(&n->b, place->gates);
     int64_t gate = u->gate_weight ? (int64_t)place->gate_at : -1;
     for (uint32_t j = 0; j < u->n_mix; j++) {
         for (uint32_t k = 0; k < layer->units[u->mix[j]].n_experts; k++) {
-            add_term(b, b->experts[b->units[u->mix[j]].first_expert + k], gate);
+            add_term(n, n->experts[n->units[u->mix[j]].first_expert + k], gate);
             gate += gate >= 0;
         }
     }
     for (uint32_t k = 0; u->self_gate && k < u->n_experts; k++) {
-        add_term(b, b->experts[place->first_expert + k], (int64_t)place->self_at + k);
+        add_term(n, n->experts[place->first_expert + k], (int64_t)place->self_at + k);
     }
-    step->mix.count = b->program->n_terms - step->mix.first;
-    if (step->mix.count > b->program->max_terms) b->program->max_terms = step->mix.count;
+    step->mix.first = first;
+    step->mix.count = program->n_terms - first;
+    if (step->mix.count > program->max_terms) program->max_terms = step->mix.count;
     return y;
 }
 
+/* Where a layer's units read, and where their experts will be listed. */
+static void place_units(network *n, const hr_layer *layer) {
+    uint32_t n_experts = 0;
+    for (uint32_t u = 0; u < layer->n_units; u++) {
+        const hr_unit *unit = &layer->units[u];
+        bool gates = unit->gate_weight || unit->self_gate;
+        n->units[u] = (unit_place){.x_input = HR_NONE, .g_input = HR_NONE, .gates = HR_NONE};
+        n->units[u].first_expert = n_experts;
+        n_experts += unit->n_experts;
+        if (unit->n_experts) n->units[u].x_input = input_of(n, &unit->input);
+        if (gates) n->units[u].g_input = input_of(n, &unit->gate_input);
+    }
+}
+
 /* Inputs first, then the gates of each, the experts unit by unit, and the mixes. */
-static void add_layer(builder *b, uint32_t index) {
-    const hr_layer *layer = &b->plan->layers[index];
+static void add_layer(network *n, uint32_t index) {
+    const hr_layer *layer = &n->plan->layers[index];
     uint32_t n_experts = 0;
     for (uint32_t u = 0; u < layer->n_units; u++) n_experts += layer->units[u].n_experts;
-    b->values[index] = calloc(layer->n_units + 1, sizeof **b->values);
-    b->units = calloc(layer->n_units + 1, sizeof *b->units);
-    b->experts = calloc(n_experts + 1, sizeof *b->experts);
-    if (!b->values[index] || !b->units || !b->experts) b->oom = true;
-    n_experts = 0;
-    for (uint32_t u = 0; !b->oom && u < layer->n_units; u++) {
-        const hr_unit *unit = &layer->units[u];
-        bool gates = unit->n_mix && (unit->gate_weight || unit->self_gate);
-        b->units[u] = (unit_place){.x_input = HR_NONE, .g_input = HR_NONE, .gates = HR_NONE};
-        b->units[u].first_expert = n_experts;
-        n_experts += unit->n_experts;
-        if (unit->n_experts) b->units[u].x_input = input_of(b, &unit->input);
-        if (gates) b->units[u].g_input = input_of(b, &unit->gate_input);
+    n->values[index] = calloc((size_t)layer->n_units + 1, sizeof **n->values);
+    n->units = calloc((size_t)layer->n_units + 1, sizeof *n->units);
+    n->experts = calloc((size_t)n_experts + 1, sizeof *n->experts);
+    if (!n->values[index] || !n->units || !n->experts) n->b.oom = true;
+    if (!n->b.oom) place_units(n, layer);
+    for (uint32_t in = 0; !n->b.oom && in < n->n_inputs; in++) add_gates(n, layer, in);
+    for (uint32_t u = 0; !n->b.oom && u < layer->n_units; u++) add_experts(n, &layer->units[u], &n->units[u]);
+    for (uint32_t u = 0; !n->b.oom && u < layer->n_units; u++) {
+        if (layer->units[u].n_mix) n->values[index][u] = add_mix(n, layer, &layer->units[u], &n->units[u]);
     }
-    for (uint32_t in = 0; !b->oom && in < b->n_inputs; in++) add_gates(b, layer, in);
-    for (uint32_t u = 0; !b->oom && u < layer->n_units; u++) add_experts(b, &layer->units[u], &b->units[u]);
-    for (uint32_t u = 0; !b->oom && u < layer->n_units; u++) {
-        if (layer->units[u].n_mix) b->values[index][u] = add_mix(b, layer, &layer->units[u], &b->units[u]);
-    }
-    free(b->units);
-    free(b->experts);
-    b->units = NULL;
-    b->experts = NULL;
+    free(n->units);
+    free(n->experts);
+    n->units = NULL;
+    n->experts = NULL;
 }
 
 /* A tower's last layer stays f32, so what it reads is not rounded. */
-static void add_tower(builder *b, uint32_t index, const hr_input *reads) {
-    const hr_task *task = &b->plan->tasks[index];
-    uint32_t h = task->n_tower > 1 ? input_of(b, reads) : source_buffer(b, &task->input);
-    if (b->oom) return;
-    if (task->n_tower > 1) h = b->inputs[h].operand;
-    for (uint32_t i = 0; i + 1 < task->n_tower; i++) {
+static void add_tower(network *n, uint32_t index, const hr_input *reads) {
+    const hr_task *task = &n->plan->tasks[index];
+    hr_gemm_activation activation = gemm_activation(n->plan->tower_activation);
+    uint32_t h = source_buffer(n, &task->input), in = 0;
+    if (task->n_tower > 1) in = input_of(n, reads);
+    for (uint32_t i = 0; !n->b.oom && i + 1 < task->n_tower; i++) {
         const hr_linear *layer = &task->tower[i];
-        h = add_linear(b, h, i == 0 ? reads : NULL, layer->in, layer->out, layer->weight, layer->bias,
-                       gemm_activation(b->plan->tower_activation), i + 2 < task->n_tower);
+        if (i == 0) h = n->inputs[in].reading.operand;
+        h = add_hidden(n, h, layer->in, layer->out, layer->weight, layer->bias, activation,
+                       i + 2 < task->n_tower);
     }
     const hr_linear *last = &task->tower[task->n_tower - 1];
-    hr_step *step = add_step(b, HR_STEP_LOGIT, h, HR_NONE);
+    hr_step *step = hr__add_step(&n->b, HR_STEP_LOGIT, h, HR_NONE);
     step->logit.task = index;
-    step->logit.weight = add_vector(b, last->weight, last->in);
+    step->logit.weight = hr__add_vector(&n->b, last->weight, last->in);
     step->logit.bias = last->bias[0];
 }
 
 /* ---- The program ---- */
 
-hr_status hr_program_create(const hr_plan *plan, bool bf16, hr_program **program, hr_error *err) {
-    builder b = {.plan = plan, .bf16 = bf16};
+static void network_clear(network *n) {
+    for (uint32_t i = 0; n->values && i < n->plan->n_layers; i++) free(n->values[i]);
+    for (uint32_t i = 0; i < n->n_inputs; i++) hr__reading_clear(&n->inputs[i].reading);
+    free(n->values);
+    free(n->inputs);
+}
+
+hr_status hr_program_create(const hr_plan *plan, bool bf16, hr_program **result, hr_error *err) {
+    network n = {.plan = plan, .b = {.plan = plan, .bf16 = bf16}};
+    hr_program *program = calloc(1, sizeof *program);
     hr_input *reads =
-        calloc(plan->n_tasks + 1, sizeof *reads); /* the towers' inputs, as inputs of one source */
-    b.values = calloc(plan->n_layers + 1, sizeof *b.values);
-    b.program = calloc(1, sizeof *b.program);
-    b.oom = !reads || !b.values || !b.program;
-    if (!b.oom) {
-        b.program->plan = plan;
-        b.program->v = add_buffer(&b, plan->schema->width, 1, false);
+        calloc((size_t)plan->n_tasks + 1, sizeof *reads); /* the towers' inputs, each of one source */
+    n.values = calloc((size_t)plan->n_layers + 1, sizeof *n.values);
+    n.b.oom = !program || !reads || !n.values;
+    if (!n.b.oom) {
+        program->plan = plan;
+        program->v = program->shared = program->items = HR_NONE;
+        n.b.program = program;
+        n.b.oom = hr_vector_layout_init(&program->layout, plan->schema, err) != HR_OK;
     }
-    if (!b.oom) b.program->buffers[b.program->v].first = 0;
-    for (uint32_t i = 0; !b.oom && i < plan->n_layers; i++) add_layer(&b, i);
-    for (uint32_t t = 0; !b.oom && t < plan->n_tasks; t++) {
-        reads[t] =
-            (hr_input){.sources = &plan->tasks[t].input, .n_sources = 1, .width = plan->tasks[t].input.width};
-        add_tower(&b, t, &reads[t]);
+    if (!n.b.oom) hr__gathered_buffer(&n.b, &program->shared, program->layout.shared_padded);
+    for (uint32_t i = 0; !n.b.oom && i < plan->n_layers; i++) add_layer(&n, i);
+    for (uint32_t t = 0; !n.b.oom && t < plan->n_tasks; t++) {
+        reads[t] = (hr_input){&plan->tasks[t].input, 1, plan->tasks[t].input.width};
+        add_tower(&n, t, &reads[t]);
     }
-    for (uint32_t i = 0; b.values && i < plan->n_layers; i++) free(b.values[i]);
-    free(b.values);
-    free(b.inputs);
+    network_clear(&n);
     free(reads);
-    if (b.oom) {
-        hr_program_destroy(b.program);
+    if (n.b.oom) {
+        hr_program_destroy(program);
         return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory preparing the network");
     }
-    *program = b.program;
+    *result = program;
     return HR_OK;
 }
 
@@ -487,6 +450,7 @@ void hr_program_destroy(hr_program *program) {
         hr_gemm_weights_destroy(&program->matrices[i].packed);
     }
     for (uint32_t i = 0; i < program->n_vectors; i++) free(program->vectors[i]);
+    hr_vector_layout_clear(&program->layout);
     free(program->buffers);
     free(program->steps);
     free(program->specs);

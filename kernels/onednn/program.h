@@ -11,6 +11,7 @@
 #ifndef HOMERANK_KERNELS_ONEDNN_PROGRAM_H
 #define HOMERANK_KERNELS_ONEDNN_PROGRAM_H
 
+#include "kernels/onednn/gather.h"
 #include "kernels/onednn/gemm.h"
 #include "kernels/onednn/rows.h"
 #include "kernels/plan.h"
@@ -46,7 +47,7 @@ typedef struct hr_program_term {
 
 typedef enum hr_step_kind {
     HR_STEP_STORE,        /* x into columns of y, as y's kind */
-    HR_STEP_FINISH,       /* what the product before it left to do: activation, rounding */
+    HR_STEP_FINISH,       /* what the products left to do: y = act(x + the slice's share), as y's kind */
     HR_STEP_GEMM,         /* y = act(x W^T + b) */
     HR_STEP_GATES,        /* logits to weights in place */
     HR_STEP_FEATURE_GATE, /* columns of y from x, up and gates */
@@ -57,6 +58,7 @@ typedef enum hr_step_kind {
 
 typedef struct hr_step {
     hr_step_kind kind;
+    bool shared;   /* runs over the block's slices instead of its rows */
     uint32_t x, y; /* buffers */
     union {
         struct {
@@ -66,7 +68,9 @@ typedef struct hr_step {
             uint32_t matrix, part; /* part of y */
         } gemm;
         struct {
-            uint32_t gemm;
+            uint32_t gemm;   /* index of x's shape in specs: its primitive may apply the activation itself */
+            uint32_t shared; /* buffer of the slices' shares, or HR_NONE */
+            hr_gemm_activation activation;
         } finish;
         struct {
             uint32_t first, count; /* segments */
@@ -94,7 +98,9 @@ typedef struct hr_step {
 
 typedef struct hr_program {
     const hr_plan *plan; /* borrowed */
-    uint32_t v;          /* buffer: the feature vector in f32, written before the first step */
+    hr_vector_layout layout;
+    uint32_t v, shared,
+        items; /* buffers written before the first step, in f32 (gather.h); HR_NONE: nobody reads it */
     hr_buffer *buffers;
     hr_step *steps;
     hr_gemm_spec *specs;

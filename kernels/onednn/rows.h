@@ -63,6 +63,19 @@ typedef struct hr_norm_args {
     void *y; /* (M, padded width) operands */
 } hr_norm_args;
 
+typedef enum hr_gemm_activation { HR_GEMM_LINEAR, HR_GEMM_RELU, HR_GEMM_SWISH } hr_gemm_activation;
+
+/* What a matrix product leaves to do: y = act(x + the slice's share). x and y may be the same memory where y
+ * is f32 or rounded. */
+typedef struct hr_finish_args {
+    const float *x;           /* (M, width) */
+    const float *shared;      /* (slices, width), or NULL */
+    const uint32_t *slice_of; /* (M) row of shared */
+    hr_gemm_activation activation;
+    uint32_t width, n_rows;
+    void *y; /* (M, width) operands */
+} hr_finish_args;
+
 typedef struct hr_rows_i {
     const char *isa;
 
@@ -70,8 +83,7 @@ typedef struct hr_rows_i {
     void (*store)(hr_operand operand, const float *x, size_t ld_x, void *y, size_t ld_y, uint32_t n_cols,
                   uint32_t n_rows);
 
-    /* x (n) becomes act(x), in f32 or rounded; n is a multiple of HR_PAD. */
-    void (*activate)(hr_operand operand, hr_activation activation, float *x, size_t n);
+    void (*finish)(hr_operand operand, const hr_finish_args *args);
 
     /* MODEL.md 2.3, 2.5, 2.6: logits to weights, in place, segment by segment. */
     void (*gates)(float *logits, size_t ld, const hr_gate_segment *segments, uint32_t n_segments,

@@ -103,15 +103,40 @@ ROWS_FN void rows_store(hr_operand operand, const float *x, size_t ld_x, void *y
     }
 }
 
-ROWS_INL void activate_as(hr_operand operand, hr_activation activation, float *x, size_t n) {
-    for (size_t i = 0; i < n; i += LANES) put(operand, x, i, activate(activation, load(x + i)));
+ROWS_INL vf finished(hr_gemm_activation activation, vf x) {
+    if (activation == HR_GEMM_LINEAR) return x;
+    return activate(activation == HR_GEMM_RELU ? HR_ACTIVATION_RELU : HR_ACTIVATION_SWISH, x);
 }
 
-ROWS_FN void rows_activate(hr_operand operand, hr_activation activation, float *x, size_t n) {
-    if (operand == HR_OPERAND_ROUNDED) {
-        activate_as(HR_OPERAND_ROUNDED, activation, x, n);
-    } else {
-        activate_as(HR_OPERAND_F32, activation, x, n);
+ROWS_INL void finish_as(hr_operand operand, hr_gemm_activation activation, const hr_finish_args *a) {
+    for (size_t r = 0; r < a->n_rows; r++) {
+        size_t at = r * a->width;
+        if (a->shared) {
+            const float *shared = a->shared + (size_t)a->slice_of[r] * a->width;
+            for (size_t c = 0; c < a->width; c += LANES) {
+                put(operand, a->y, at + c, finished(activation, load(a->x + at + c) + load(shared + c)));
+            }
+        } else {
+            for (size_t c = 0; c < a->width; c += LANES) {
+                put(operand, a->y, at + c, finished(activation, load(a->x + at + c)));
+            }
+        }
+    }
+}
+
+ROWS_INL void finish_operand(hr_operand operand, const hr_finish_args *args) {
+    switch (args->activation) {
+    case HR_GEMM_LINEAR: finish_as(operand, HR_GEMM_LINEAR, args); break;
+    case HR_GEMM_RELU: finish_as(operand, HR_GEMM_RELU, args); break;
+    case HR_GEMM_SWISH: finish_as(operand, HR_GEMM_SWISH, args); break;
+    }
+}
+
+ROWS_FN void rows_finish(hr_operand operand, const hr_finish_args *args) {
+    switch (operand) {
+    case HR_OPERAND_F32: finish_operand(HR_OPERAND_F32, args); break;
+    case HR_OPERAND_ROUNDED: finish_operand(HR_OPERAND_ROUNDED, args); break;
+    case HR_OPERAND_BF16: finish_operand(HR_OPERAND_BF16, args); break;
     }
 }
 
@@ -246,7 +271,7 @@ extern const hr_rows_i HR_ROWS_TABLE;
 const hr_rows_i HR_ROWS_TABLE = {
     .isa = HR_ROWS_ISA,
     .store = rows_store,
-    .activate = rows_activate,
+    .finish = rows_finish,
     .gates = rows_gates,
     .feature_gate = rows_feature_gate,
     .norm = rows_norm,
