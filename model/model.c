@@ -94,7 +94,7 @@ static hr_status create_workers(hr_model *model, const hr_model_options *options
     hr_status status =
         hr_engine_create(options->backend, options->precision, &model->config.plan, &model->engine, err);
     if (status != HR_OK) return status;
-    model->workers = calloc(options->n_workers, sizeof *model->workers);
+    model->workers = calloc(options->n_workers, sizeof(hr_worker *));
     if (model->workers == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
     for (; model->n_workers < options->n_workers; model->n_workers++) {
         status = hr_worker_create(model->engine, &model->workers[model->n_workers], err);

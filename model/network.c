@@ -7,12 +7,6 @@
 #include "model/network_internal.h"
 #include "schema/json_read.h"
 
-#define TRY(call)                                                                                            \
-    do {                                                                                                     \
-        hr_status try_status = (call);                                                                       \
-        if (try_status != HR_OK) return try_status;                                                          \
-    } while (0)
-
 static const char *const norm_names[] = {"batch", "layer", "none"}; /* in the order of hr_config_norm */
 
 const char *hr_config_norm_name(hr_config_norm norm) {

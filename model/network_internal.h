@@ -17,6 +17,13 @@ enum {
     HR_MAX_LORAS = 64
 };
 
+/* A network is read key by key, and the first that is wrong ends it: returns its status from the caller. */
+#define TRY(call)                                                                                            \
+    do {                                                                                                     \
+        hr_status try_status = (call);                                                                       \
+        if (try_status != HR_OK) return try_status;                                                          \
+    } while (0)
+
 typedef struct hr_network_reader {
     hr_plan *plan;   /* its first n_layers layers are complete */
     hr_arena *arena; /* borrowed; owns what is read */
@@ -38,8 +45,8 @@ hr_status hr_network_source__(hr_network_reader *r, const char *where, const cha
 hr_status hr_network_widths__(hr_network_reader *r, const json_t *object, const char *where, const char *key,
                               bool required, const uint32_t **widths, uint32_t *n_widths);
 
-/* The units of one layer, from the array of that layer's "units". */
-hr_status hr_network_units__(hr_network_reader *r, const json_t *units, const char *layer_name,
+/* The units of one layer, from the list that is that layer's "units". */
+hr_status hr_network_units__(hr_network_reader *r, const json_t *list, const char *layer_name,
                              hr_layer *layer);
 
 #endif

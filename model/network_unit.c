@@ -6,12 +6,6 @@
 #include "model/network_internal.h"
 #include "schema/json_read.h"
 
-#define TRY(call)                                                                                            \
-    do {                                                                                                     \
-        hr_status try_status = (call);                                                                       \
-        if (try_status != HR_OK) return try_status;                                                          \
-    } while (0)
-
 /* Where a unit stands, for errors: `layer meta: units[1] "watch"`. */
 typedef struct unit_place {
     char text[HR_JSON_PLACE_SIZE + 80];

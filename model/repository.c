@@ -114,7 +114,7 @@ static hr_status load_version(const char *dir, const char *name, uint64_t versio
 }
 
 static hr_status repository_add(hr_repository *repository, hr_model *model, hr_error *err) {
-    hr_model **models = realloc(repository->models, (repository->n_models + 1) * sizeof *models);
+    hr_model **models = realloc(repository->models, (repository->n_models + 1) * sizeof(hr_model *));
     if (models == NULL) {
         hr_model_unref(model);
         return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");

@@ -61,22 +61,19 @@ const char *hr_dtype_name(hr_dtype dtype) {
 }
 
 hr_shape_text hr_shape_show(const uint64_t *shape, uint32_t n_dims) {
-    hr_shape_text shown;
+    hr_shape_text shown = {.text = "["};
+    const size_t room = sizeof shown.text - sizeof "...]"; /* for the sizes */
     size_t used = 1;
-    strcpy(shown.text, "[");
     for (uint32_t i = 0; i < n_dims; i++) {
-        char dim[24];
-        size_t n =
-            (size_t)snprintf(dim, sizeof dim, "%s%llu", i == 0 ? "" : ", ", (unsigned long long)shape[i]);
-        if (used + n + sizeof "...]" > sizeof shown.text) {
-            memcpy(shown.text + used, "...", 3);
-            used += 3;
-            break;
+        char size[24];
+        int n = snprintf(size, sizeof size, "%s%llu", i == 0 ? "" : ", ", (unsigned long long)shape[i]);
+        if (used + (size_t)n > room) {
+            snprintf(shown.text + used, sizeof shown.text - used, "...]");
+            return shown;
         }
-        memcpy(shown.text + used, dim, n);
-        used += n;
+        used += (size_t)snprintf(shown.text + used, sizeof shown.text - used, "%s", size);
     }
-    strcpy(shown.text + used, "]");
+    shown.text[used] = ']';
     return shown;
 }
 
@@ -270,7 +267,7 @@ static hr_status read_tensors(hr_safetensors *file, uint64_t file_nbytes, uint64
                               hr_error *err) {
     size_t most = json_object_size(file->header);
     file->tensors = calloc(most + 1, sizeof *file->tensors);
-    file->by_name = calloc(most + 1, sizeof *file->by_name);
+    file->by_name = calloc(most + 1, sizeof(const hr_tensor *));
     if (file->tensors == NULL || file->by_name == NULL) {
         return hr_error_set(err, HR_OUT_OF_MEMORY, "no memory for the list of %zu tensors", most);
     }
@@ -290,7 +287,7 @@ static hr_status read_tensors(hr_safetensors *file, uint64_t file_nbytes, uint64
         file->tensors[i].begin += data_begin;
         file->by_name[i] = &file->tensors[i];
     }
-    qsort(file->by_name, file->n_tensors, sizeof *file->by_name, compare_name);
+    qsort(file->by_name, file->n_tensors, sizeof(const hr_tensor *), compare_name);
     return HR_OK;
 }
 
@@ -332,7 +329,7 @@ const hr_tensor *hr_safetensors_find(const hr_safetensors *file, const char *nam
     hr_tensor key = {.name = name};
     const hr_tensor *wanted = &key;
     const hr_tensor **found =
-        bsearch(&wanted, file->by_name, file->n_tensors, sizeof *file->by_name, compare_name);
+        bsearch(&wanted, file->by_name, file->n_tensors, sizeof(const hr_tensor *), compare_name);
     if (found == NULL) return NULL;
     if (index != NULL) *index = (size_t)(*found - file->tensors);
     return *found;
@@ -344,7 +341,7 @@ const hr_tensor *hr_safetensors_find(const hr_safetensors *file, const char *nam
 static hr_status read_half(const hr_safetensors *file, const hr_tensor *tensor, float *values,
                            hr_error *err) {
     float (*convert)(uint16_t) = tensor->dtype == HR_DTYPE_F16 ? hr_f16_to_f32 : hr_bf16_to_f32;
-    uint16_t *chunk = malloc(CHUNK_VALUES * sizeof *chunk);
+    uint16_t *chunk = calloc(CHUNK_VALUES, sizeof *chunk);
     if (chunk == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
     hr_status status = HR_OK;
     for (uint64_t done = 0; status == HR_OK && done < tensor->n_values;) {

@@ -92,9 +92,12 @@ static void the_newest_version_that_loads_is_served(void **state) {
     hr_repository_close(repository);
 }
 
+enum { LABELS_SIZE = 128 };
+
 static void collect(const hr_model *model, void *arg) {
-    strcat(arg, hr_model_label(model));
-    strcat(arg, " ");
+    char *labels = arg; /* of LABELS_SIZE */
+    size_t used = strlen(labels);
+    snprintf(labels + used, LABELS_SIZE - used, "%s ", hr_model_label(model));
 }
 
 static void several_models_need_a_name_or_a_default(void **state) {
@@ -108,7 +111,7 @@ static void several_models_need_a_name_or_a_default(void **state) {
     hr_repository *repository = open_ok(&options);
     expect_refused(repository, "", HR_INVALID_ARGUMENT, "expected a name, since 2 models are served");
     expect_acquired(repository, "other", "other@1");
-    char labels[128] = "";
+    char labels[LABELS_SIZE] = "";
     hr_repository_visit(repository, collect, labels);
     assert_string_equal(labels, "home@10 other@1 ");
     hr_repository_close(repository);

@@ -32,10 +32,10 @@ static int remove_folder(void **state) {
 
 /* A file of this header, with its true length or a given one, and n bytes of zeros. */
 static void write_raw(const char *header, uint64_t length, size_t n_data) {
-    size_t nbytes = 8 + strlen(header) + n_data;
+    size_t header_nbytes = strlen(header), nbytes = 8 + header_nbytes + n_data;
     unsigned char *bytes = calloc(nbytes, 1);
     memcpy(bytes, &length, 8);
-    memcpy(bytes + 8, header, strlen(header));
+    memcpy(bytes + 8, header, header_nbytes);
     test_write_bytes(dir, "model.safetensors", bytes, nbytes);
     free(bytes);
 }
