@@ -11,15 +11,22 @@
 
 enum { FILE_ARENA_CAP_NBYTES = 16 << 20, LIST_MAX = 1024 };
 
+/* How many of argv[1..argc) spell the command's name; 0 where they do not. */
+static int match_words(const char *name, int argc, char **argv) {
+    for (int n = 1; n < argc; n++) {
+        size_t nbytes = strcspn(name, " ");
+        if (strlen(argv[n]) != nbytes || memcmp(argv[n], name, nbytes) != 0) return 0;
+        if (name[nbytes] == '\0') return n;
+        name += nbytes + 1;
+    }
+    return 0;
+}
+
 hr_status hr_command_find(int argc, char **argv, hr_command *command, int *n_words, hr_error *err) {
     for (int c = 0; c < HR_COMMAND_COUNT; c++) {
-        const char *const *words = hr_command_rows[c].words;
-        int n = 0;
-        while (words[n] && 1 + n < argc && strcmp(words[n], argv[1 + n]) == 0) n++;
-        if (words[n]) continue;
         *command = (hr_command)c;
-        *n_words = n;
-        return HR_OK;
+        *n_words = match_words(hr_command_rows[c].name, argc, argv);
+        if (*n_words > 0) return HR_OK;
     }
     if (argc < 2) return hr_error_set(err, HR_INVALID_ARGUMENT, "expected a command");
     if (strcmp(argv[1], "features") == 0)
@@ -29,15 +36,7 @@ hr_status hr_command_find(int argc, char **argv, hr_command *command, int *n_wor
 }
 
 const char *hr_command_name(hr_command command) {
-    static const char *const names[HR_COMMAND_COUNT] = {
-        [HR_COMMAND_SERVE] = "serve",
-        [HR_COMMAND_SCORE] = "score",
-        [HR_COMMAND_RANK] = "rank",
-        [HR_COMMAND_FEATURES_LOAD] = "features load",
-        [HR_COMMAND_FEATURES_GET] = "features get",
-        [HR_COMMAND_INSPECT] = "inspect",
-    };
-    return names[command];
+    return hr_command_rows[command].name;
 }
 
 const hr_option_row *hr_option_find(hr_command command, const char *name, size_t nbytes) {

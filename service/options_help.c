@@ -114,6 +114,7 @@ void hr_options_print_markdown(FILE *out) {
           "    store: redis://127.0.0.1:6379/0\n"
           "    precision: bf16\n"
           "    strict-features: true\n\n"
+          "(YAML wants quotes around a text that ends in a colon: `store: \"none:\"`.)\n\n"
           "A key or flag that is not listed here, a value of the wrong type or out of range, or one given "
           "twice is\n"
           "an error that says where it stands, what was expected and what was found. Exit codes: 0 done, 1 "

@@ -32,7 +32,7 @@ typedef struct hr_option_row {
 } hr_option_row;
 
 typedef struct hr_command_row {
-    const char *words[3]; /* its name; NULL-terminated */
+    const char *name;     /* its words, with a space between them */
     const char *argument; /* "DIR" for the one that takes an argument without a flag (hr_options.folder) */
     const char *summary;  /* one sentence */
     const char *example;  /* a command line to try */
