@@ -39,6 +39,7 @@ size_t hr_utf8_prefix(const void *bytes, size_t nbytes) {
             memcpy(&word, p + i, sizeof word);
             if ((word & UINT64_C(0x8080808080808080)) != 0) break;
         }
+        while (i < nbytes && p[i] < 0x80) i++;
         if (i == nbytes) break;
         size_t length = hr_utf8_char(p + i, nbytes - i);
         if (length == 0) break;
