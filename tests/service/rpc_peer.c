@@ -16,10 +16,12 @@ enum { WAIT_S = 60 };
 struct peer {
     grpc_channel *channel;
     grpc_completion_queue *queue;
+    peer_call *calls; /* open; a list */
 };
 
 struct peer_call {
     peer *owner;
+    peer_call *previous, *next; /* of the owner's */
     grpc_call *call;
     grpc_metadata_array initial, trailing;
     grpc_status_code code;
@@ -47,6 +49,10 @@ peer *peer_connect(uint16_t port) {
 }
 
 void peer_close(peer *p) {
+    while (p->calls != NULL) { /* what a failed test left open */
+        peer_cancel(p->calls);
+        peer_finish(p->calls, NULL);
+    }
     grpc_channel_destroy(p->channel);
     grpc_completion_queue_shutdown(p->queue);
     grpc_completion_queue_pluck(p->queue, NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
@@ -78,6 +84,9 @@ peer_call *peer_open(peer *p, const char *path, uint32_t timeout_ms) {
     if (timeout_ms > 0)
         until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
     call->owner = p;
+    call->next = p->calls;
+    if (call->next != NULL) call->next->previous = call;
+    p->calls = call;
     grpc_slice method = grpc_slice_from_copied_string(path);
     call->call = grpc_channel_create_call(p->channel, NULL, GRPC_PROPAGATE_DEFAULTS, p->queue, method, NULL,
                                           until, NULL);
@@ -166,6 +175,9 @@ int peer_finish(peer_call *call, char text[512]) {
     grpc_metadata_array_destroy(&call->initial);
     grpc_metadata_array_destroy(&call->trailing);
     grpc_call_unref(call->call);
+    if (call->previous != NULL) call->previous->next = call->next;
+    if (call->next != NULL) call->next->previous = call->previous;
+    if (call->owner->calls == call) call->owner->calls = call->next;
     free(call);
     return code;
 }

@@ -12,7 +12,7 @@ typedef struct peer peer;
 typedef struct peer_call peer_call;
 
 peer *peer_connect(uint16_t port);
-void peer_close(peer *p);
+void peer_close(peer *p); /* cancels what is open */
 
 /* Opens a call; timeout_ms 0: no deadline. */
 peer_call *peer_open(peer *p, const char *path, uint32_t timeout_ms);

@@ -65,10 +65,10 @@ void fixture_serve(fixture *f, const hr_server_options *options) {
 }
 
 void fixture_stop(fixture *f) {
-    if (f->server != NULL) hr_server_shutdown(f->server);
-    f->server = NULL;
     if (f->client != NULL) peer_close(f->client);
     f->client = NULL;
+    if (f->server != NULL) hr_server_shutdown(f->server);
+    f->server = NULL;
 }
 
 int fixture_group_setup(void **state) {

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "tests/service/server_fixture.h"
 
 enum {
@@ -133,6 +134,30 @@ static void a_cancelled_call_is_counted_and_its_work_dropped(void **state) {
     assert_int_equal(counts_of(f).answered, 0);
 }
 
+/* Scoring that many items takes some time T a call; dropped, all of them together take less than a few T. */
+static void cancelled_calls_are_not_scored(void **state) {
+    enum { N = 40, ITEMS = 1000, T_FOR_ALL = 5 };
+    fixture *f = *state;
+    fixture_serve(f, NULL);
+    uint64_t begun_ns = hr_clock_ns();
+    peer_call *scored = open_rank(f, "scored", ITEMS);
+    fixture_expect(scored, "scored", ITEMS);
+    assert_int_equal(peer_finish(scored, NULL), OK);
+    uint64_t one_ns = hr_clock_ns() - begun_ns;
+    fixture_shut_gate(f);
+    peer_call *calls[N];
+    for (int i = 0; i < N; i++) calls[i] = open_rank(f, "dropped", ITEMS);
+    fixture_wait_accepted(f, 1 + N);
+    for (int i = 0; i < N; i++) peer_cancel(calls[i]);
+    for (int i = 0; i < N; i++) assert_int_equal(peer_finish(calls[i], NULL), CANCELLED);
+    peer_call *after = open_rank(f, "after", 0); /* behind the cancels on the same connection */
+    assert_int_equal(peer_finish(after, NULL), INVALID_ARGUMENT);
+    begun_ns = hr_clock_ns();
+    fixture_open_gate(f);
+    fixture_wait_cancelled(f, N);
+    assert_true(hr_clock_ns() - begun_ns < T_FOR_ALL * one_ns);
+}
+
 static void a_passed_deadline_ends_the_call_while_it_waits(void **state) {
     fixture *f = *state;
     fixture_serve(f, NULL);
@@ -198,6 +223,7 @@ int main(void) {
         FIXTURE_TEST(a_message_past_the_size_limit_is_refused),
         FIXTURE_TEST(a_request_past_its_memory_cap_is_refused),
         FIXTURE_TEST(a_cancelled_call_is_counted_and_its_work_dropped),
+        FIXTURE_TEST(cancelled_calls_are_not_scored),
         FIXTURE_TEST(a_passed_deadline_ends_the_call_while_it_waits),
         FIXTURE_TEST(calls_past_the_limit_are_refused_at_once_and_the_others_answered),
         FIXTURE_TEST(a_thousand_calls_at_once_each_get_their_own_answer),
