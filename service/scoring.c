@@ -51,7 +51,7 @@ static void report_failure(scoring *sc, uint64_t line, const char *message) {
 
 static hr_status write_response(scoring *sc, const Homerank__V1__RankResponse *response, hr_error *err) {
     json_t *value = hr_json_from_response(response, false);
-    char *text = value == NULL ? NULL : json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    char *text = value == NULL ? NULL : json_dumps(value, HR_JSON_RESPONSE_FLAGS);
     json_decref(value);
     if (text == NULL)
         return hr_error_set(err, HR_OUT_OF_MEMORY, "an answer of %zu items", response->n_item_ids);
