@@ -90,7 +90,7 @@ class ScoreAgrees(harness.Case):
         end = "tower.%s.%d." % (first["name"], len(first.get("tower", [])))
         # Logits some thousands wide: half of them overflow, in float32 as in float64, and few are near the brink.
         tensors[end + "weight"] = tensors[end + "weight"] * 4096
-        folder = self.path("overflow", "1")
+        folder = self.path("models", "overflow", "1")
         random_models.write_model(folder, config, tensors, rng)
         model = Model(folder)
         random_models.write_lines(self.path("in"), requests)
@@ -108,6 +108,12 @@ class ScoreAgrees(harness.Case):
         self.assertEqual([row["item_id"] for row in answer["items"] if row["score"] is None], wanted)
         for row in answer["items"]:
             self.assertEqual(row["score"] is None, row["tasks"][first["name"]] is None)
+        server = self.start_server("--models", self.path("models"), "--store", "none:")
+        with server.connect() as client:
+            served = client.rank_request(harness.request_of_json(requests[0]))
+        self.assertEqual([row.item_id for row in served], [row["item_id"] for row in answer["items"]])
+        self.assertEqual(len(served.warnings), 1)
+        self.assertIn("finite", served.warnings[0])
 
 
 if __name__ == "__main__":
