@@ -150,19 +150,43 @@ done:
     return blocked_convolution;
 }
 
-/* The largest size first: it chooses how the weights are packed, for all. */
+/* All products at one size. */
+static dnnl_status_t size_create(hr_gemm_set *set, uint32_t size) {
+    dnnl_status_t status = dnnl_success;
+    for (uint32_t i = 0; status == dnnl_success && i < set->n_gemms; i++) {
+        status = primitive_create(set, &set->gemms[i], size);
+    }
+    return status;
+}
+
+/* The largest size first: it chooses how the weights are packed, for all. A smaller one that cannot read them
+ * so is left out. */
 static dnnl_status_t primitives_create(hr_gemm_set *set, bool convolution) {
     for (uint32_t i = 0; i < set->n_gemms; i++) {
         hr_gemm *gemm = &set->gemms[i];
         gemm->convolution = convolution && wants_convolution(set, gemm);
         gemm->activates = gemm->spec.activation != HR_GEMM_LINEAR &&
                           !(gemm->convolution && gemm->spec.activation == HR_GEMM_SWISH);
-        for (uint32_t size = set->n_sizes; size-- > 0;) {
-            dnnl_status_t status = primitive_create(set, gemm, size);
-            if (status != dnnl_success) return status;
-        }
     }
-    return dnnl_success;
+    dnnl_status_t status = size_create(set, set->n_sizes - 1);
+    for (uint32_t size = set->n_sizes - 1; status == dnnl_success && size-- > 0;) {
+        status = size_create(set, size);
+        if (status != dnnl_unimplemented) continue;
+        hr__gemm_set_drop_size(set, size);
+        status = dnnl_success;
+    }
+    return status;
+}
+
+void hr__gemm_set_drop_size(hr_gemm_set *set, uint32_t size) {
+    for (uint32_t i = 0; i < set->n_gemms; i++) {
+        hr_gemm *gemm = &set->gemms[i];
+        if (gemm->at[size].primitive) dnnl_primitive_destroy(gemm->at[size].primitive);
+        for (uint32_t s = size; s + 1 < set->n_sizes; s++) gemm->at[s] = gemm->at[s + 1];
+        memset(&gemm->at[set->n_sizes - 1], 0, sizeof gemm->at[0]);
+    }
+    for (uint32_t s = size; s + 1 < set->n_sizes; s++) set->sizes[s] = set->sizes[s + 1];
+    set->n_sizes--;
 }
 
 void hr_gemm_set_destroy(hr_gemm_set *set) {

@@ -85,6 +85,9 @@ const char *hr_gemm_isa(void);
 /* A failed oneDNN call as an error: OUT_OF_MEMORY or DEVICE. */
 hr_status hr__dnnl_error(hr_error *err, dnnl_status_t status, const char *what);
 
+/* Forgets sizes[size] and its primitives. */
+void hr__gemm_set_drop_size(hr_gemm_set *set, uint32_t size);
+
 /* Whether row bits agree between all sizes and places; drops the sizes that do not. False where even one
  * size's own rows depend on their place. */
 hr_status hr__gemm_set_check_rows(hr_gemm_set *set, bool *invariant, hr_error *err);

@@ -147,17 +147,6 @@ static hr_status check_product(hr_gemm_set *set, uint32_t index, bool *agrees, h
     return status;
 }
 
-static void drop_size(hr_gemm_set *set, uint32_t size) {
-    for (uint32_t i = 0; i < set->n_gemms; i++) {
-        hr_gemm *gemm = &set->gemms[i];
-        dnnl_primitive_destroy(gemm->at[size].primitive);
-        for (uint32_t s = size; s + 1 < set->n_sizes; s++) gemm->at[s] = gemm->at[s + 1];
-        memset(&gemm->at[set->n_sizes - 1], 0, sizeof gemm->at[0]);
-    }
-    for (uint32_t s = size; s + 1 < set->n_sizes; s++) set->sizes[s] = set->sizes[s + 1];
-    set->n_sizes--;
-}
-
 hr_status hr__gemm_set_check_rows(hr_gemm_set *set, bool *invariant, hr_error *err) {
     *invariant = false;
     while (set->n_sizes > 0) {
@@ -171,11 +160,11 @@ hr_status hr__gemm_set_check_rows(hr_gemm_set *set, bool *invariant, hr_error *e
         if (agrees[largest]) {
             *invariant = true;
             for (uint32_t size = largest; size-- > 0;) {
-                if (!agrees[size]) drop_size(set, size);
+                if (!agrees[size]) hr__gemm_set_drop_size(set, size);
             }
             break;
         }
-        drop_size(set, largest); /* it disagrees with itself: judge the others by the next */
+        hr__gemm_set_drop_size(set, largest); /* it disagrees with itself: judge the others by the next */
     }
     return HR_OK;
 }

@@ -33,30 +33,27 @@ ROWS_INL vf choose(vi mask, vf yes, vf no) {
 #define MAX_V(a, b) choose((a) > (b), a, b)
 #endif
 
-/* 2^(x * scale) for |x * scale| < 126, past it clamped; relative error below 4e-7. 2^t = 2^n 2^f with n the
- * nearest integer to t: adding the magic number leaves n in the low bits of t, which are then added to the
- * exponent of 2^f, f in [-1/2, 1/2], a minimax polynomial. NaN stays NaN. */
-ROWS_INL vf exp2_v(vf x, float scale) {
-    const float magic = 0x1.8p23f, limit = 126.0f / 1.45f; /* the scales in use are +-log2(e) = +-1.4427 */
+/* e^x with a relative error below 3e-7; |x| past 87 is clamped, NaN stays NaN. e^x = 2^n e^r with n the
+ * nearest integer to x / ln 2: adding the magic number leaves n in the low bits, from where it is added to
+ * the exponent of e^r. n ln 2 is taken off in two parts, the first of few bits so that its product is exact.
+ * e^r, r in
+ * [-ln 2 / 2, ln 2 / 2], is a minimax polynomial. */
+ROWS_INL vf exp_v(vf x) {
+    const float magic = 0x1.8p23f, limit = 87.0f;
     x = MIN_V((vf){0} + limit, MAX_V((vf){0} - limit, x));
-    vf shifted = x * scale + magic;
-    vf f = x * scale - (shifted - magic);
-    vf p = f * 0x1.5c08e4p-10f + 0x1.3d0c52p-7f;
-    p = p * f + 0x1.c6b6e4p-5f;
-    p = p * f + 0x1.ebf918p-3f;
-    p = p * f + 0x1.62e428p-1f;
-    p = p * f + 1.0f;
+    vf shifted = x * 1.44269504088896341f + magic;
+    vf n = shifted - magic;
+    vf r = x - n * 0x1.63p-1f;
+    r = r + n * 0x1.bd0106p-13f;
+    vf p = r * 0x1.10625p-7f + 0x1.572a64p-5f;
+    p = p * r + 0x1.5557bp-3f;
+    p = p * r + 0x1.fffdfcp-2f;
+    p = p * (r * r) + (r + 1.0f);
     return (vf)((vu)p + ((vu)shifted << 23));
 }
 
-#define LOG2_E 1.44269504088896341f
-
-ROWS_INL vf exp_v(vf x) {
-    return exp2_v(x, LOG2_E);
-}
-
 ROWS_INL vf sigmoid_v(vf x) {
-    return 1.0f / (1.0f + exp2_v(x, -LOG2_E));
+    return 1.0f / (1.0f + exp_v(-x));
 }
 
 ROWS_INL vf activate(hr_activation activation, vf x) {
