@@ -36,17 +36,22 @@ typedef struct fixture {
     uint64_t seed;
 } fixture;
 
-static void fixture_open(fixture *f, hr_random_kind kind, uint64_t seed, hr_precision precision) {
+static void fixture_open_plan(fixture *f, hr_random_plan *random_plan, hr_precision precision) {
     hr_error err;
     memset(f, 0, sizeof *f);
-    f->random_plan = hr_random_plan_create(kind, seed);
-    f->name = hr_random_kind_name(kind);
-    f->seed = seed;
-    const hr_plan *plan = &f->random_plan->plan;
+    f->random_plan = random_plan;
+    f->name = "random network";
+    const hr_plan *plan = &random_plan->plan;
     if (hr_engine_create("onednn", precision, plan, &f->engine, &err) != HR_OK) fail_msg("%s", err.message);
     if (hr_worker_create(f->engine, &f->worker, &err) != HR_OK) fail_msg("%s", err.message);
     assert_int_equal(hr_engine_create("reference", HR_PRECISION_F32, plan, &f->reference, &err), HR_OK);
     assert_int_equal(hr_worker_create(f->reference, &f->reference_worker, &err), HR_OK);
+}
+
+static void fixture_open(fixture *f, hr_random_kind kind, uint64_t seed, hr_precision precision) {
+    fixture_open_plan(f, hr_random_plan_create(kind, seed), precision);
+    f->name = hr_random_kind_name(kind);
+    f->seed = seed;
 }
 
 static void fixture_close(fixture *f) {
@@ -186,6 +191,39 @@ static void an_empty_batch_is_fine(void **state) {
     fixture_close(&f);
 }
 
+/* All features become one entity's: v has one part only, or its rows none of their own. */
+static void move_features(hr_schema *schema, hr_entity entity) {
+    hr_feature *features = (hr_feature *)schema->features; /* the random plan's own memory */
+    hr_row_layout row = {0, 0};
+    for (uint32_t i = 0; i < schema->n_features; i++) {
+        hr_feature *f = &features[i];
+        bool dense = f->kind == HR_FEATURE_NUMBER || f->kind == HR_FEATURE_NUMBERS;
+        f->entity = entity;
+        f->slot = dense ? row.n_dense : row.n_index;
+        if (dense) {
+            row.n_dense += f->width;
+        } else {
+            row.n_index += f->kind == HR_FEATURE_IDS ? 1 + f->max_length : 1;
+        }
+    }
+    memset(schema->rows, 0, sizeof schema->rows);
+    schema->rows[entity] = row;
+}
+
+static void any_entity_may_have_all_the_features(void **state) {
+    (void)state;
+    for (hr_entity entity = 0; entity < HR_ENTITY_COUNT; entity++) {
+        for (hr_precision precision = HR_PRECISION_F32; precision <= HR_PRECISION_BF16; precision++) {
+            hr_random_plan *random_plan = hr_random_plan_create(HR_RANDOM_HOME_2, 0);
+            move_features(&random_plan->schema, entity);
+            fixture f;
+            fixture_open_plan(&f, random_plan, precision);
+            check_agreement(&f, 33, precision);
+            fixture_close(&f);
+        }
+    }
+}
+
 typedef struct side {
     hr_worker *worker;
     hr_random_batch *batch;
@@ -243,6 +281,7 @@ int main(void) {
         cmocka_unit_test(f32_scores_do_not_depend_on_batch_mates),
         cmocka_unit_test(bf16_scores_do_not_depend_on_batch_mates),
         cmocka_unit_test(an_empty_batch_is_fine),
+        cmocka_unit_test(any_entity_may_have_all_the_features),
         cmocka_unit_test(workers_of_one_engine_run_side_by_side),
         cmocka_unit_test(an_engine_says_how_it_runs),
     };
