@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from training import builders, kuairand, kuairand_data, metrics, trainer  # noqa: E402
 from training.network import Network  # noqa: E402
 
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SEEDS = (1, 2, 3)
 FIRST, TUNE_LAST, TUNE_DAY, LAST, TEST_DAY = 20220425, 20220502, 20220503, 20220503, 20220504
 FREQUENT = 4  # click, long_view, like, profile_enter: tasks with enough positives for a claim
