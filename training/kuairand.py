@@ -12,6 +12,7 @@ Days are YYYYMMDD. `prepare` reads KuaiRand's files; the others read what it wro
 import argparse
 import itertools
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -160,7 +161,8 @@ def replay_requests(impressions):
 
 
 def command_replay(options):
-    sys.path.insert(0, str(ROOT / "clients" / "python"))
+    subprocess.run([ROOT / "clients" / "python" / "build.sh"], check=True)
+    sys.path.insert(0, str(ROOT / "clients" / "python" / "build"))
     import homerank
 
     impressions = kuairand_data.Impressions(options.data, *options.days)
