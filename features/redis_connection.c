@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "features/redis_auth.h"
 
 enum {
     READ_NBYTES = 256 << 10,
@@ -300,7 +301,9 @@ static void handshake_finish(const hr_redis_command *command, hr_redis_outcome o
     hr_redis_connection *c = command->context;
     if (outcome == HR_REDIS_LOST) return;
     if (outcome == HR_REDIS_REFUSED) {
-        fail(c, "%s refused: %s", names[command->first], hr_quote(reason, strlen(reason)).text);
+        size_t n = strlen(reason);
+        hr_quoted shown = command->first == AUTH ? hr_redis_auth_refusal(reason, n) : hr_quote(reason, n);
+        fail(c, "%s refused: %s", names[command->first], shown.text);
         return;
     }
     if (command->first != PING) return;

@@ -3,8 +3,9 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
+
+#include "features/redis_auth.h"
 
 enum { CONNECT_TIMEOUT_S = 5, COMMAND_TIMEOUT_S = 30 };
 
@@ -29,10 +30,22 @@ hr_status hr_redis_sync_reply(redisContext *c, redisReply **reply, hr_error *err
     return HR_OK;
 }
 
-/* Sends one command and wants any reply that is not an error. */
-static hr_status command(redisContext *c, int argc, const char **argv, hr_error *err) {
+static hr_status authenticate(redisContext *c, const hr_store_uri *uri, hr_error *err) {
+    bool user = uri->user[0] != '\0';
+    const char *argv[] = {"AUTH", user ? uri->user : uri->password, uri->password};
+    redisReply *reply = redisCommandArgv(c, user ? 3 : 2, argv, NULL);
+    if (reply == NULL) return failed(c, err);
+    hr_status status = HR_OK;
+    if (reply->type == REDIS_REPLY_ERROR)
+        status = hr_error_set(err, HR_UNAVAILABLE, "redis %s:%d: AUTH refused: %s", c->tcp.host, c->tcp.port,
+                              hr_redis_auth_refusal(reply->str, reply->len).text);
+    freeReplyObject(reply);
+    return status;
+}
+
+static hr_status select_db(redisContext *c, const hr_store_uri *uri, hr_error *err) {
     redisReply *reply = NULL;
-    if (redisAppendCommandArgv(c, argc, argv, NULL) != REDIS_OK) return failed(c, err);
+    if (redisAppendCommand(c, "SELECT %u", uri->db) != REDIS_OK) return failed(c, err);
     hr_status status = hr_redis_sync_reply(c, &reply, err);
     if (reply != NULL) freeReplyObject(reply);
     return status;
@@ -50,17 +63,8 @@ hr_status hr_redis_sync_connect(const hr_store_uri *uri, redisContext **context,
                               c->errstr);
     if (status == HR_OK && redisSetTimeout(c, (struct timeval){.tv_sec = COMMAND_TIMEOUT_S}) != REDIS_OK)
         status = failed(c, err);
-    if (status == HR_OK && uri->password[0] != '\0') {
-        bool user = uri->user[0] != '\0';
-        const char *argv[] = {"AUTH", user ? uri->user : uri->password, uri->password};
-        status = command(c, user ? 3 : 2, argv, err);
-    }
-    if (status == HR_OK) {
-        char db[16];
-        snprintf(db, sizeof db, "%u", uri->db);
-        const char *argv[] = {"SELECT", db};
-        status = command(c, 2, argv, err);
-    }
+    if (status == HR_OK && uri->password[0] != '\0') status = authenticate(c, uri, err);
+    if (status == HR_OK) status = select_db(c, uri, err);
     if (status != HR_OK) {
         redisFree(c);
         return status;

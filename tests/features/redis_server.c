@@ -53,9 +53,10 @@ static int spawn(redis_server *server) {
     if (server->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (freopen("/dev/null", "w", stdout) == NULL) _exit(1);
+        const char *rename = server->without != NULL ? "--rename-command" : NULL;
         execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
                "--appendonly", "no", "--dir", "/tmp", "--requirepass", server->password,
-               "--enable-debug-command", "yes", (char *)0);
+               "--enable-debug-command", "yes", rename, server->without, "", (char *)0);
         _exit(127);
     }
     while (!answers(server)) {
@@ -68,15 +69,25 @@ static int spawn(redis_server *server) {
     return 1;
 }
 
-void redis_server_start(redis_server *server, const char *password) {
-    memset(server, 0, sizeof *server);
-    snprintf(server->password, sizeof server->password, "%s", password);
+static void start_anywhere(redis_server *server) {
     for (int attempt = 0; attempt < 10 && server->pid == 0; attempt++) {
         server->port = free_port();
         spawn(server);
     }
     if (server->pid == 0) fail_msg("redis-server does not start");
     snprintf(server->uri, sizeof server->uri, "redis://127.0.0.1:%u/0", server->port);
+}
+
+void redis_server_start(redis_server *server, const char *password) {
+    memset(server, 0, sizeof *server);
+    snprintf(server->password, sizeof server->password, "%s", password);
+    start_anywhere(server);
+}
+
+void redis_server_start_without(redis_server *server, const char *command) {
+    memset(server, 0, sizeof *server);
+    server->without = command;
+    start_anywhere(server);
 }
 
 void redis_server_restart(redis_server *server) {

@@ -9,11 +9,15 @@ typedef struct redis_server {
     uint16_t port;
     pid_t pid; /* 0: not running */
     char password[32];
-    char uri[128]; /* redis://127.0.0.1:PORT/0, without the password */
+    char uri[128];       /* redis://127.0.0.1:PORT/0, without the password */
+    const char *without; /* a command that it does not know; NULL: none */
 } redis_server;
 
 /* Starts it and waits until it answers. password: "" for none. Fails the test where it cannot. */
 void redis_server_start(redis_server *server, const char *password);
+
+/* The same without a password, of a server that does not know the command. */
+void redis_server_start_without(redis_server *server, const char *command);
 
 /* Starts it again, empty, on the same port. */
 void redis_server_restart(redis_server *server);

@@ -408,6 +408,21 @@ static void what_cannot_be_loaded_from_or_into_is_named(void **state) {
     assert_int_equal(get("redis://127.0.0.1:1", "user", "1", text, sizeof text, &err), HR_UNAVAILABLE);
 }
 
+static void a_server_that_does_not_know_auth_does_not_make_the_password_known(void **state) {
+    (void)state;
+    redis_server odd;
+    hr_load_result result;
+    hr_error err = {0};
+    char uri[128];
+    redis_server_start_without(&odd, "AUTH");
+    snprintf(uri, sizeof uri, "redis://ranker:secret2@127.0.0.1:%u", odd.port);
+    write_lines(in_path, records, 1);
+    assert_int_equal(load_from(uri, in_path, 0, NULL, false, &result, &err), HR_UNAVAILABLE);
+    assert_non_null(strstr(err.message, "AUTH refused: \"ERR unknown command\""));
+    assert_null(strstr(err.message, "secret2"));
+    redis_server_kill(&odd);
+}
+
 static void stored_values_that_are_no_records_are_said(void **state) {
     (void)state;
     char text[256];
@@ -434,6 +449,7 @@ int main(void) {
         cmocka_unit_test_setup(a_server_lost_on_the_way_ends_the_load_with_advice, fresh),
         cmocka_unit_test_setup(a_terminal_sees_a_bar_and_the_bad_lines, fresh),
         cmocka_unit_test_setup(what_cannot_be_loaded_from_or_into_is_named, fresh),
+        cmocka_unit_test_setup(a_server_that_does_not_know_auth_does_not_make_the_password_known, fresh),
         cmocka_unit_test_setup(stored_values_that_are_no_records_are_said, fresh),
     };
     return cmocka_run_group_tests(tests, start_server, stop_server);

@@ -324,6 +324,20 @@ static void a_password_is_asked_for_and_given(void **state) {
     redis_server_kill(&server);
 }
 
+/* It repeats the arguments of a command that it does not know. */
+static void a_server_that_does_not_know_auth_does_not_make_the_password_known(void **state) {
+    (void)state;
+    redis_server server;
+    char uri[256];
+    redis_server_start_without(&server, "AUTH");
+    snprintf(uri, sizeof uri, "redis://ranker:secret2@127.0.0.1:%u", server.port);
+    hr_error error = error_of_one_fetch(uri);
+    assert_int_equal(error.code, HR_UNAVAILABLE);
+    assert_non_null(strstr(error.message, "AUTH refused: \"ERR unknown command\""));
+    assert_null(strstr(error.message, "secret2"));
+    redis_server_kill(&server);
+}
+
 /* --- what happens to servers ------------------------------------------------------------------------------
  */
 
@@ -601,6 +615,7 @@ int main(void) {
         cmocka_unit_test_setup(values_past_the_arenas_cap_are_missing_and_said, empty_shared),
         cmocka_unit_test_setup(a_deadline_that_has_passed_is_not_asked_for, empty_shared),
         cmocka_unit_test(a_password_is_asked_for_and_given),
+        cmocka_unit_test(a_server_that_does_not_know_auth_does_not_make_the_password_known),
         cmocka_unit_test(no_server_fails_a_fetch_at_once_and_names_itself),
         cmocka_unit_test(a_host_that_does_not_resolve_is_said),
         cmocka_unit_test(a_server_killed_in_flight_loses_no_fetch_and_comes_back),
