@@ -49,9 +49,8 @@ hr_status hr_bind_record(const hr_encoder *encoder, hr_entity entity, hr_binding
 
 /* Encodes one row of hr_row_words(schema, entity) words. id is the user's or item's id (ignored for context).
  * Values of the wrong kind: in a stored record they are missing and add 1 to *n_invalid for every feature
- * that reads them (in an `ids` list, for every such element); inline they are INVALID_ARGUMENT "feature ...:
- * expected
- * ..., found ...". Writes the whole row, unused words of `ids` as zeros, unless it fails. */
+ * that reads them (in an `ids` list, for every such element); inline they are INVALID_ARGUMENT, "feature F:
+ * expected E, found V". Writes the whole row, unused words of `ids` as zeros, unless it fails. */
 hr_status hr_encode_row(const hr_encoder *encoder, hr_entity entity, const char *id,
                         const hr_binding *bindings, void *row, uint32_t *n_invalid, hr_error *err);
 

@@ -1,8 +1,11 @@
 /* Feature values and records from JSON, and back (DESIGN 5, "JSON form"; MODEL 3 for the text of an id).
  *
- *   string -> id          integer -> id, its decimal text          other number -> number          null ->
- * nothing set list with a string, or of integers (and nulls) only -> ids          other list -> numbers null
- * in ids -> empty text          null in numbers -> NaN
+ *   string                                            id
+ *   integer                                           id, its decimal text
+ *   other number                                      number
+ *   null                                              nothing set
+ *   list with a string, or of integers (and nulls)    ids; a null is the empty text
+ *   other list                                        numbers; a null is NaN
  */
 #include <errno.h>
 #include <math.h>
