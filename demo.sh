@@ -115,7 +115,7 @@ server_listens_or_ended() { grep -q ' listening ' "$log" || ! kill -0 "$server_p
 start_server() {
     local listen=127.0.0.1:50051
     if (exec 3<>/dev/tcp/127.0.0.1/50051) 2>/dev/null; then listen=127.0.0.1:$(free_port); fi
-    serve_command=("$homerank" serve --models "$data/models" --store "$store")
+    serve_command=("$homerank" serve --models "$models" --store "$store")
     target=()
     if [ $listen != 127.0.0.1:50051 ]; then
         serve_command+=(--listen "$listen")
@@ -149,10 +149,12 @@ log=$scratch/server.log
 context=()
 rm -rf "$data"
 if [ -n "$model" ]; then
+    models=$data/models
     link_model "$model"
 else
-    say "A catalogue of videos, their viewers, and a HoME with random weights, in $data"
+    say "A catalogue of videos and their viewers, in $data; the HoME trained for them is in demo/models"
     /usr/bin/python3 demo/generate.py --out "$data"
+    models=demo/models
     features=$data/features.jsonl
     context=(--context hour=20 --context device=phone)
 fi
@@ -184,7 +186,7 @@ echo "\$ $(rank_line "$user")"
 echo
 "$homerank" rank "${target[@]}" --user "$user" --items "$items" "${context[@]}"
 
-model_folder=$(dirname "$(find -L "$data/models" -name config.json | sort | tail -n 1)")
+model_folder=$(dirname "$(find -L "$models" -name config.json | sort | tail -n 1)")
 interactive=false
 if [ -t 0 ] && [ -t 1 ]; then interactive=true; fi
 if $interactive; then

@@ -46,6 +46,31 @@ def verify_line(model, encoder, request):
             "logits": {item: dict(zip(tasks, map(float, row))) for item, row in zip(items, logits)}}
 
 
+def verify_requests(users, items, context, long_lists, seed, n_known=8):
+    """Requests with every feature inline: real users and items, then unknown ids, missing values, long lists.
+    users, items: {id: record}; context(rng) and long_lists(rng) draw a context and user fields of long lists."""
+    rng = np.random.default_rng(seed)
+    user_ids, item_ids = sorted(users), sorted(items)
+
+    def request(name, user, features, chosen, item_features, context):
+        return {"request_id": name, "user_id": user, "item_ids": chosen, "context": context,
+                "user_features": features, "item_features": item_features}
+
+    requests = []
+    for i in range(n_known):
+        user = str(rng.choice(user_ids))
+        chosen = [str(v) for v in rng.choice(item_ids, 8, replace=False)]
+        requests.append(request(f"known-{i}", user, users[user], chosen, [items[v] for v in chosen], context(rng)))
+    user, chosen = requests[0]["user_id"], requests[0]["item_ids"]
+    features, item_features = requests[0]["user_features"], requests[0]["item_features"]
+    unseen = {name: "never-seen" for name in requests[0]["context"]}
+    requests.append(request("unknown-ids", "nobody", {}, ["no-such-item", "99999999"], [{}, {}], unseen))
+    requests.append(request("missing-values", user, {name: None for name in features}, chosen,
+                            [{name: None for name in record} for record in item_features], {}))
+    requests.append(request("long-lists", user, {**features, **long_lists(rng)}, chosen, item_features, context(rng)))
+    return requests
+
+
 def export(model, config, encoder, verify_requests, out):
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -73,37 +73,22 @@ def print_figures(impressions, scores):
     print(f"{'task':<14}{'positives':>10}{'AUC':>9}{'GAUC':>9}")
     for t, task in enumerate(kuairand_data.TASKS):
         labels = impressions.labels[:, t]
-        print(f"{task:<14}{int(labels.sum()):>10}{metrics.auc(labels, scores[:, t]):>9.4f}"
-              f"{metrics.gauc(labels, scores[:, t], impressions.user):>9.4f}")
+        print(f"{task:<14}{int(labels.sum()):>10}{metrics.auc(labels, scores[:, t]):>9.5f}"
+              f"{metrics.gauc(labels, scores[:, t], impressions.user):>9.5f}")
 
 
-def verify_requests(folder, seed, n_known=8):
-    """Requests with every feature inline: real users and items, then unknown ids, missing values, long lists."""
-    rng = np.random.default_rng(seed)
+def verify_requests(folder, seed):
     users, items = read_records(folder)
-    user_ids, item_ids = sorted(users), sorted(items)
+    videos = sorted(items)
 
-    def request(name, user, features, chosen, item_features, context):
-        return {"request_id": name, "user_id": user, "item_ids": chosen, "context": context,
-                "user_features": features, "item_features": item_features}
+    def long_lists(rng):
+        lists = {name: [int(v) for v in rng.choice(videos, 200)] for name in ("history", "long_history", "like_history")}
+        return {**lists, "long_tags": [int(t) for t in rng.integers(80, size=150)]}
 
-    requests = []
-    for i in range(n_known):
-        user = str(rng.choice(user_ids))
-        chosen = [str(v) for v in rng.choice(item_ids, 8, replace=False)]
-        requests.append(request(f"known-{i}", user, users[user], chosen, [items[v] for v in chosen],
-                                {"tab": int(rng.integers(15)), "hour": int(rng.integers(24))}))
-    user, chosen = requests[0]["user_id"], requests[0]["item_ids"]
-    features, item_features = requests[0]["user_features"], requests[0]["item_features"]
-    requests.append(request("unknown-ids", "nobody", {}, ["no-such-video", "99999999"], [{}, {}], {"tab": 99}))
-    requests.append(request("missing-values", user, {name: None for name in features}, chosen,
-                            [{name: None for name in record} for record in item_features], {}))
-    long_history = {name: [int(v) for v in rng.choice(item_ids, 200)]
-                    for name in ("history", "long_history", "like_history")}
-    long_history["long_tags"] = [int(t) for t in rng.integers(80, size=150)]
-    requests.append(request("long-lists", user, {**features, **long_history}, chosen, item_features,
-                            {"tab": 1, "hour": 12}))
-    return requests
+    def context(rng):
+        return {"tab": int(rng.integers(15)), "hour": int(rng.integers(24))}
+
+    return export.verify_requests(users, items, context, long_lists, seed)
 
 
 def command_prepare(options):

@@ -45,7 +45,7 @@ class CommandLine(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.mkdtemp(prefix="homerank-cli-")
         subprocess.run(["/usr/bin/python3", "demo/generate.py", "--out", cls.folder], check=True)
-        cls.models = os.path.join(cls.folder, "models")
+        cls.models = "demo/models"
         cls.model = os.path.join(cls.models, "home", "1")
         cls.features = os.path.join(cls.folder, "features.jsonl")
         cls.store = "lmdb:" + os.path.join(cls.folder, "store")
