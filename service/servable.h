@@ -8,7 +8,8 @@
 #include "model/model.h"
 
 /* For hr_repository_options.prepare (its arg is unused): attaches the encoder, then checks verify.jsonl where
- * dir has one. Errors: OUT_OF_MEMORY; INVALID_ARGUMENT naming the line, request, item, task, expected, found. */
+ * dir has one. Errors: OUT_OF_MEMORY; INVALID_ARGUMENT naming the line, request, item, task, expected, found.
+ */
 hr_status hr_servable_prepare(hr_model *model, const char *dir, void *arg, hr_error *err);
 
 /* The model's encoder; borrowed, lives as long as the model. */

@@ -1,4 +1,5 @@
-/* verify.jsonl (MODEL.md 1): requests with every feature inline and the logits that the training code found. */
+/* verify.jsonl (MODEL.md 1): requests with every feature inline and the logits that the training code found.
+ */
 #ifndef HOMERANK_SERVICE_VERIFY_H
 #define HOMERANK_SERVICE_VERIFY_H
 
