@@ -110,7 +110,10 @@ def feature_value(value):
         return ("id", str(value))
     if isinstance(value, float):
         return ("number", value)
-    if any(isinstance(element, str) for element in value) or all(type(element) is int for element in value):
+    types = set(map(type, value))
+    if types <= {int}:
+        return ("ids", list(map(str, value)))
+    if str in types:
         return ("ids", ["" if element is None else _element_text(element) for element in value])
     return ("numbers", [float("nan") if element is None else float(element) for element in value])
 
@@ -207,8 +210,11 @@ class Encoder:
             content = [content]
         elif kind not in ("ids", "numbers"):
             raise WrongKind("expected ids, found %s" % kind)
+        content = content[:feature.get("max_length", 50)]
+        if kind == "ids":
+            return [self.row(feature["table"], text) for text in content]
         rows = []
-        for element in content[:feature.get("max_length", 50)]:
+        for element in content:
             try:
                 rows.append(self.row(feature["table"], _id_text(element)))
             except (WrongKind, OverflowError, ValueError) as error:
