@@ -55,26 +55,15 @@ bool hr_queue_try_push(hr_queue *queue, void *item) {
     return room;
 }
 
-/* The oldest item, NULL where there is none. The caller holds items_lock. */
-static void *take(hr_queue *queue) {
-    if (queue->length == 0) return NULL;
-    void *item = queue->items[queue->head];
-    queue->head = (queue->head + 1) % queue->capacity;
-    queue->length--;
-    return item;
-}
-
 void *hr_queue_pop(hr_queue *queue) {
     pthread_mutex_lock(&queue->items_lock);
     while (queue->length == 0 && !queue->closed) pthread_cond_wait(&queue->items_change, &queue->items_lock);
-    void *item = take(queue);
-    pthread_mutex_unlock(&queue->items_lock);
-    return item;
-}
-
-void *hr_queue_try_pop(hr_queue *queue) {
-    pthread_mutex_lock(&queue->items_lock);
-    void *item = take(queue);
+    void *item = NULL;
+    if (queue->length > 0) {
+        item = queue->items[queue->head];
+        queue->head = (queue->head + 1) % queue->capacity;
+        queue->length--;
+    }
     pthread_mutex_unlock(&queue->items_lock);
     return item;
 }
@@ -84,11 +73,4 @@ void hr_queue_close(hr_queue *queue) {
     queue->closed = true;
     pthread_cond_broadcast(&queue->items_change);
     pthread_mutex_unlock(&queue->items_lock);
-}
-
-size_t hr_queue_length(hr_queue *queue) {
-    pthread_mutex_lock(&queue->items_lock);
-    size_t length = queue->length;
-    pthread_mutex_unlock(&queue->items_lock);
-    return length;
 }

@@ -17,12 +17,7 @@ bool hr_queue_try_push(hr_queue *queue, void *item);
 /* Waits for an item; NULL once the queue is closed and empty. */
 void *hr_queue_pop(hr_queue *queue);
 
-/* NULL at once where there is none. */
-void *hr_queue_try_pop(hr_queue *queue);
-
 /* Wakes all that wait; items already in it are still handed out. */
 void hr_queue_close(hr_queue *queue);
-
-size_t hr_queue_length(hr_queue *queue);
 
 #endif
