@@ -47,9 +47,6 @@ hr_status hr_line_writer_open(const char *path, hr_line_writer **writer, hr_erro
 /* Adds line[0..nbytes) and a line end. After an error every later call repeats it. Errors: IO. */
 hr_status hr_line_writer_put(hr_line_writer *writer, const char *line, size_t nbytes, hr_error *err);
 
-/* Hands what was put so far to the operating system, in a form that a reader can decode. Errors: IO. */
-hr_status hr_line_writer_flush(hr_line_writer *writer, hr_error *err);
-
 /* Completes the file, closes it and frees the writer, whatever it returns; the file is whole only where that
  * is OK. NULL is allowed. Errors: IO, the first one of this file. */
 hr_status hr_line_writer_close(hr_line_writer *writer, hr_error *err);

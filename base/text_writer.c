@@ -12,14 +12,12 @@
 
 enum { TEXT_NBYTES = 1 << 17, RAW_NBYTES = 1 << 17 };
 
-/* How far an encoder must go: take the text in, make it decodable, or end the file. */
-typedef enum extent { TAKE, FLUSH, END } extent;
-
 struct hr_line_writer {
     char *path; /* owned */
     int fd;
     hr_error error; /* the first one; sticks */
-    hr_status (*encode)(hr_line_writer *writer, const char *text, size_t nbytes, extent how);
+    /* Takes the text in, and, where it is the file's last, completes the file. */
+    hr_status (*encode)(hr_line_writer *writer, const char *text, size_t nbytes, bool ends);
     z_stream gzip;
     bool gzip_open;
     ZSTD_CStream *zstd;
@@ -40,19 +38,18 @@ static hr_status write_bytes(hr_line_writer *w, const void *bytes, size_t nbytes
     return HR_OK;
 }
 
-static hr_status encode_plain(hr_line_writer *w, const char *text, size_t nbytes, extent how) {
-    (void)how;
+static hr_status encode_plain(hr_line_writer *w, const char *text, size_t nbytes, bool ends) {
+    (void)ends;
     return write_bytes(w, text, nbytes);
 }
 
-static hr_status encode_gzip(hr_line_writer *w, const char *text, size_t nbytes, extent how) {
-    static const int modes[] = {[TAKE] = Z_NO_FLUSH, [FLUSH] = Z_SYNC_FLUSH, [END] = Z_FINISH};
+static hr_status encode_gzip(hr_line_writer *w, const char *text, size_t nbytes, bool ends) {
     w->gzip.next_in = (z_const unsigned char *)text;
     w->gzip.avail_in = (uInt)nbytes;
     do {
         w->gzip.next_out = w->raw;
         w->gzip.avail_out = RAW_NBYTES;
-        if (deflate(&w->gzip, modes[how]) == Z_STREAM_ERROR)
+        if (deflate(&w->gzip, ends ? Z_FINISH : Z_NO_FLUSH) == Z_STREAM_ERROR)
             return hr_error_set(&w->error, HR_INTERNAL, "%s: zlib failed", w->path);
         hr_status status = write_bytes(w, w->raw, RAW_NBYTES - w->gzip.avail_out);
         if (status != HR_OK) return status;
@@ -60,19 +57,17 @@ static hr_status encode_gzip(hr_line_writer *w, const char *text, size_t nbytes,
     return HR_OK;
 }
 
-static hr_status encode_zstd(hr_line_writer *w, const char *text, size_t nbytes, extent how) {
-    static const ZSTD_EndDirective modes[] = {
-        [TAKE] = ZSTD_e_continue, [FLUSH] = ZSTD_e_flush, [END] = ZSTD_e_end};
+static hr_status encode_zstd(hr_line_writer *w, const char *text, size_t nbytes, bool ends) {
     ZSTD_inBuffer in = {text, nbytes, 0};
     bool more;
     do {
         ZSTD_outBuffer out = {w->raw, RAW_NBYTES, 0};
-        size_t left = ZSTD_compressStream2(w->zstd, &out, &in, modes[how]);
+        size_t left = ZSTD_compressStream2(w->zstd, &out, &in, ends ? ZSTD_e_end : ZSTD_e_continue);
         if (ZSTD_isError(left))
             return hr_error_set(&w->error, HR_INTERNAL, "%s: zstd: %s", w->path, ZSTD_getErrorName(left));
         hr_status status = write_bytes(w, w->raw, out.pos);
         if (status != HR_OK) return status;
-        more = how == TAKE ? in.pos < in.size : left > 0;
+        more = ends ? left > 0 : in.pos < in.size;
     } while (more);
     return HR_OK;
 }
@@ -136,8 +131,8 @@ static hr_status report(const hr_line_writer *w, hr_error *err) {
     return w->error.code;
 }
 
-static void encode_text(hr_line_writer *w, extent how) {
-    if (w->error.code == HR_OK) w->encode(w, w->text, w->text_nbytes, how);
+static void encode_text(hr_line_writer *w, bool ends) {
+    if (w->error.code == HR_OK) w->encode(w, w->text, w->text_nbytes, ends);
     w->text_nbytes = 0;
 }
 
@@ -149,7 +144,7 @@ static void put_bytes(hr_line_writer *w, const char *bytes, size_t nbytes) {
         w->text_nbytes += n;
         bytes += n;
         nbytes -= n;
-        if (w->text_nbytes == TEXT_NBYTES) encode_text(w, TAKE);
+        if (w->text_nbytes == TEXT_NBYTES) encode_text(w, false);
     }
 }
 
@@ -159,14 +154,9 @@ hr_status hr_line_writer_put(hr_line_writer *w, const char *line, size_t nbytes,
     return report(w, err);
 }
 
-hr_status hr_line_writer_flush(hr_line_writer *w, hr_error *err) {
-    encode_text(w, FLUSH);
-    return report(w, err);
-}
-
 hr_status hr_line_writer_close(hr_line_writer *w, hr_error *err) {
     if (w == NULL) return HR_OK;
-    encode_text(w, END);
+    encode_text(w, true);
     if (w->fd > STDOUT_FILENO && close(w->fd) != 0 && w->error.code == HR_OK)
         hr_error_set(&w->error, HR_IO, "%s: cannot write: %s", w->path, strerror(errno));
     hr_status status = report(w, err);
