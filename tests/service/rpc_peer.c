@@ -29,7 +29,7 @@ struct peer_call {
     char start_tag, status_tag, step_tag; /* addresses only */
 };
 
-peer *peer_connect(uint16_t port) {
+static peer *connect_with(uint16_t port, grpc_compression_algorithm compression) {
     peer *p = calloc(1, sizeof *p);
     char target[32];
     snprintf(target, sizeof target, "127.0.0.1:%u", port);
@@ -39,13 +39,24 @@ peer *peer_connect(uint16_t port) {
         {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, .value.integer = -1},
         {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_ENABLE_HTTP_PROXY, .value.integer = 0},
         {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, .value.integer = 1},
+        {.type = GRPC_ARG_INTEGER,
+         .key = (char *)GRPC_COMPRESSION_CHANNEL_DEFAULT_ALGORITHM,
+         .value.integer = (int)compression},
     };
-    const grpc_channel_args all = {.num_args = 3, .args = args};
+    const grpc_channel_args all = {.num_args = sizeof args / sizeof args[0], .args = args};
     grpc_channel_credentials *insecure = grpc_insecure_credentials_create();
     p->channel = grpc_channel_create(target, insecure, &all);
     grpc_channel_credentials_release(insecure);
     p->queue = grpc_completion_queue_create_for_pluck(NULL);
     return p;
+}
+
+peer *peer_connect(uint16_t port) {
+    return connect_with(port, GRPC_COMPRESS_NONE);
+}
+
+peer *peer_connect_gzip(uint16_t port) {
+    return connect_with(port, GRPC_COMPRESS_GZIP);
 }
 
 void peer_close(peer *p) {

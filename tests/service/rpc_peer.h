@@ -12,7 +12,8 @@ typedef struct peer peer;
 typedef struct peer_call peer_call;
 
 peer *peer_connect(uint16_t port);
-void peer_close(peer *p); /* cancels what is open */
+peer *peer_connect_gzip(uint16_t port); /* compresses what it sends */
+void peer_close(peer *p);               /* cancels what is open */
 
 /* Opens a call; timeout_ms 0: no deadline. */
 peer_call *peer_open(peer *p, const char *path, uint32_t timeout_ms);

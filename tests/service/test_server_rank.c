@@ -112,6 +112,23 @@ static void a_message_past_the_size_limit_is_refused(void **state) {
     assert_int_equal(peer_finish(call, NULL), OK);
 }
 
+/* The core would unpack it without a bound on what comes out. */
+static void a_compressed_message_is_refused(void **state) {
+    enum { NBYTES = 1 << 19 };
+    fixture *f = *state;
+    fixture_serve(f, NULL);
+    char *bytes = calloc(1, NBYTES);
+    char text[512];
+    peer *gzip = peer_connect_gzip(hr_server_port(f->server));
+    peer_call *call = peer_open(gzip, RANK_PATH, 0);
+    peer_send(call, bytes, NBYTES);
+    peer_half_close(call);
+    assert_int_equal(peer_finish(call, text), UNIMPLEMENTED);
+    assert_non_null(strstr(text, "gzip"));
+    peer_close(gzip);
+    free(bytes);
+}
+
 static void a_request_past_its_memory_cap_is_refused(void **state) {
     fixture *f = *state;
     hr_server_options options = fixture_server_options;
@@ -221,6 +238,7 @@ int main(void) {
         FIXTURE_TEST(a_call_without_a_message_is_unimplemented),
         FIXTURE_TEST(an_unknown_method_is_unimplemented_and_named),
         FIXTURE_TEST(a_message_past_the_size_limit_is_refused),
+        FIXTURE_TEST(a_compressed_message_is_refused),
         FIXTURE_TEST(a_request_past_its_memory_cap_is_refused),
         FIXTURE_TEST(a_cancelled_call_is_counted_and_its_work_dropped),
         FIXTURE_TEST(cancelled_calls_are_not_scored),
