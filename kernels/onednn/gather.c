@@ -1,6 +1,7 @@
 /* Embedding lookup and pooling; see gather.h. */
 #include "kernels/onednn/gather.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,6 +80,7 @@ uint32_t hr_gather(const hr_plan *plan, const hr_vector_layout *layout, hr_batch
     size_t item_words = hr_row_words(plan->schema, HR_ENTITY_ITEM);
     size_t width = (size_t)layout->shared_padded + layout->item_padded;
     uint32_t n_slices = 0;
+    assert(to->v || to->items);
     for (size_t r = 0; r < n_rows; r++) {
         bool enters = r == 0;
         for (; cursor->item == cursor->slices[cursor->slice].n_rows; enters = true)
