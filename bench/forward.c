@@ -21,7 +21,7 @@
 #include "model/model.h"
 #include "tests/kernels/random_plan.h"
 
-enum { N_SETS = 4, REQUEST_ROWS = 512, MAX_ROWS = 8192, MAX_SAMPLES = 100000, MIN_SAMPLES = 5 };
+enum { N_SETS = 4, REQUEST_ROWS = 512, MAX_ROWS = 8192, MAX_SAMPLES = 100000 };
 
 typedef struct bench {
     const char *dir, *backend;
@@ -79,7 +79,7 @@ static hr_status measure(bench *b, const hr_model *model, uint64_t duration_ns, 
                          hr_error *err) {
     size_t n = 0;
     uint64_t end = hr_clock_ns() + duration_ns;
-    while (n < MAX_SAMPLES && (n < MIN_SAMPLES || hr_clock_ns() < end)) {
+    while (n < MAX_SAMPLES && (n == 0 || hr_clock_ns() < end)) {
         const hr_random_batch *set = b->sets[n % N_SETS];
         uint64_t start = thread_ns();
         hr_status status = hr_model_forward(model, 0, set->slices, set->n_slices, err);

@@ -153,9 +153,10 @@ def table(args, speed, kinds):
 
 def report(args, speed, limits, kinds, shapes, engines, agreement):
     text, median = table(args, speed, kinds)
-    out = [f"Workload `base`, {flops(shapes) / 1e6:.1f} MFLOP an item in matrix products. Items per second of CPU "
-           "time, one thread, medians of "
-           f"{args.rounds} rounds in turn.", "", *[f"- {line}" for line in engines],
+    out = [f"Workload `base`, {flops(shapes) / 1e6:.1f} MFLOP an item in matrix products; every 512 items are a "
+           f"request. Items per second of CPU time, one thread, medians of {args.rounds} rounds in turn.", "",
+           *[f"- {line}" for line in engines],
+           "- ours starts from encoded rows and looks embeddings up; PyTorch starts from the feature vector",
            "- largest difference of logits from PyTorch's: "
            + ", ".join(f"{k} {d:.1g}" for k, d in agreement.items())]
     if "bf16" not in kinds:
@@ -204,7 +205,8 @@ def main():
     out = report(args, speed, limits, kinds, shapes, engines, agreement)
     print("\n".join(out))
     if not args.quick:
-        results.write("forward", "bench/run forward", out, load_before)
+        options = [a for i, a in enumerate(sys.argv[1:]) if "--binaries" not in (a, sys.argv[i])]
+        results.write("forward", " ".join(["bench/run forward", *options]), out, load_before)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the models that are measured (bench/README.md) as real model folders: config.json and
+"""Writes the models that are measured as real model folders: config.json and
 model.safetensors, random weights from a fixed seed. Every program under test reads the same files.
 
     workload.py base DIR
