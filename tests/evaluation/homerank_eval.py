@@ -11,6 +11,7 @@ Letters as there: B rows, D width of v, E experts of a unit, L branches of a fea
 
 import gzip
 import json
+import math
 import os
 import re
 import struct
@@ -113,7 +114,7 @@ def feature_value(value):
     types = set(map(type, value))
     if types <= {int}:
         return ("ids", list(map(str, value)))
-    if str in types:
+    if str in types or types <= {int, type(None)}:  # a null keeps integers what they are
         return ("ids", ["" if element is None else _element_text(element) for element in value])
     return ("numbers", [float("nan") if element is None else float(element) for element in value])
 
@@ -215,6 +216,9 @@ class Encoder:
             return [self.row(feature["table"], text) for text in content]
         rows = []
         for element in content:
+            if kind == "numbers" and math.isnan(element):  # a null: missing, not of the wrong kind
+                rows.append(0)
+                continue
             try:
                 rows.append(self.row(feature["table"], _id_text(element)))
             except (WrongKind, OverflowError, ValueError) as error:
@@ -249,10 +253,11 @@ class Encoder:
             return [0.0] * length
         kind, content = value
         if kind in ("id", "number"):
-            kind, content = kind + "s", [content]
-        if kind not in ("ids", "numbers"):
+            numbers = [_number(kind, content)]
+        elif kind in ("ids", "numbers"):  # a null among texts is the empty one
+            numbers = [math.nan if element == "" else _number(kind[:-1], element) for element in content]
+        else:
             raise WrongKind("expected numbers, found %s" % kind)
-        numbers = [_number(kind[:-1], element) for element in content]
         if len(numbers) != length:
             raise WrongKind("expected %d numbers, found %d" % (length, len(numbers)))
         return numbers if np.all(np.isfinite(numbers)) else [0.0] * length

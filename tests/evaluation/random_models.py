@@ -285,9 +285,8 @@ def _value(rng, feature, config):
     longest = feature.get("max_length", 50)
     n = int(_pick(rng, 0, 1, 2, 5, longest, longest + 1, longest + 7))
     if rng.random() < 0.5:
-        return [int(x) for x in rng.integers(0, rows + 3, n)]
-    values = [_pick(rng, str(rng.integers(0, rows + 3)), _pick(rng, *_TEXTS), "", None) for _ in range(n)]
-    return [v if v is not None or any(isinstance(w, str) for w in values) else "" for v in values]
+        return [int(x) or None for x in rng.integers(0, rows + 3, n)]
+    return [_pick(rng, str(rng.integers(0, rows + 3)), _pick(rng, *_TEXTS), "", None) for _ in range(n)]
 
 
 def _wrong(rng, feature):
@@ -296,10 +295,10 @@ def _wrong(rng, feature):
     if kind == "id":
         return _pick(rng, 1.5, ["a", "b"], [1, 2], [0.5], -1e-3)
     if kind == "ids":
-        return _pick(rng, 2.5, [1.5, 2, 3], [1, None, 3], [0.25])
+        return _pick(rng, 2.5, [1.5, 2, 3], [1, None, 3.5], [0.25])
     if kind == "numbers":
         n = feature["length"]
-        return _pick(rng, [1.0] * (n + 1), [], ["x"] * n, ["1", "2", "3", "x"][-n:], "abc", [None] * n, "1e999")
+        return _pick(rng, [1.0] * (n + 1), [], ["x"] * n, ["1", "2", "3", "x"][-n:], "abc", [None] * (n + 1), "1e999")
     return _pick(rng, "abc", "", " 1", "1.", ".5", "0x10", "1e999", [1.5], ["2"], "nan", "Infinity", "٣")
 
 

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import compare  # noqa: E402
 import random_models  # noqa: E402
-from homerank_eval import Model, read_store, xxh64  # noqa: E402
+from homerank_eval import Encoder, Model, WrongKind, feature_value, read_store, xxh64  # noqa: E402
 
 
 def exact_answer(model, request, store):
@@ -41,6 +41,39 @@ class Hash(unittest.TestCase):
                     (222, 0): 0xB641AE8CB691C174, (222, 2654435761): 0x20CB8AB7AE10C14A}
         for (length, seed), value in expected.items():
             self.assertEqual(xxh64(bytes(buffer[:length]), seed), value)
+
+
+class Nulls(unittest.TestCase):
+    """MODEL 3: a null is missing. DESIGN 5: in a list it is an empty text or a NaN, and nothing is lost."""
+
+    tables = {"direct": {"rows": 102, "dim": 2, "index": "direct"}}
+
+    def read(self, kind, value, **feature):
+        """As stored and as inline: neither refused nor counted, and alike."""
+        encoder = Encoder(self.tables, [])
+        feature.update(name="f", entity="item", kind=kind)
+        inline = encoder.value(feature, {}, {"f": value}, "5")
+        self.assertEqual(encoder.value(feature, {"f": value}, {}, "5"), inline)
+        self.assertEqual(encoder.n_invalid, 0)
+        return inline
+
+    def test_in_a_list_of_ids_it_is_row_0(self):
+        for value in ([7, None, 2], ["7", None, "2"], ["7", None, 2], [7.0, None, 2]):
+            self.assertEqual(self.read("ids", value, table="direct"), [8, 0, 3])
+        self.assertEqual(self.read("ids", [None], table="direct"), [0])
+
+    def test_beside_integers_it_leaves_them_exact(self):
+        self.assertEqual(feature_value([2**53 + 1, None]), ("ids", ["9007199254740993", ""]))
+
+    def test_in_a_list_of_numbers_it_makes_all_zeros(self):
+        for value in ([1, None, 3], ["1", None, "3"], [0.5, None, 3], [None, None, None]):
+            self.assertEqual(self.read("numbers", value, length=3), [0.0, 0.0, 0.0])
+
+    def test_an_empty_text_alone_is_no_number(self):
+        encoder = Encoder(self.tables, [])
+        feature = {"name": "f", "entity": "item", "kind": "numbers", "length": 1}
+        with self.assertRaises(WrongKind):
+            encoder.value(feature, {}, {"f": ""}, "5")
 
 
 class Fixture(unittest.TestCase):
