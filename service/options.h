@@ -65,7 +65,10 @@ typedef struct hr_options {
     bool json;
 
     const char *entity, *id; /* features get */
+
     const char *folder;      /* inspect: its one argument */
+    const char *data, *html; /* "": not asked for */
+    uint64_t rows;
 
     hr_arena *arena; /* owns what was read from the file */
 } hr_options;

@@ -46,6 +46,8 @@ const hr_option_row hr_option_rows[] = {
      .help = "Where the records of users and items are: lmdb:PATH, redis://[USER:PASSWORD@]HOST:PORT[/DB] "
              "with ?prefix=hr&layout=packed (or hash), or none: for inline features only. The password may "
              "come from HOMERANK_REDIS_PASSWORD."},
+    {.name = "store", TEXT("URI"), MEMBER(store), .fallback = "none:", .commands = INSPECT,
+     .help = "Where the records of the data's users and items are, as for serve and score."},
     {.name = "store-connections", UINT32(1, 256), MEMBER(store_connections), .fallback = "2",
      .commands = SERVE | SCORE, .in_file = true,
      .help = "Connections to Redis; requests are spread over them and pipelined on each."},
@@ -100,6 +102,14 @@ const hr_option_row hr_option_rows[] = {
     {.name = "from-line", UINT64(1, UINT64_MAX), MEMBER(from_line), .fallback = "1",
      .commands = FEATURES_LOAD, .help = "The line to begin at: where an interrupted load said it ended."},
 
+    {.name = "data", TEXT("FILE"), MEMBER(data), .commands = INSPECT,
+     .help = "Requests as JSON lines, as for score: show how the experts and gates behave on them instead of "
+             "the network."},
+    {.name = "rows", UINT64(1, UINT64_MAX), MEMBER(rows), .fallback = "10000", .commands = INSPECT,
+     .help = "Read the data's first N items only."},
+    {.name = "html", TEXT("FILE"), MEMBER(html), .commands = INSPECT,
+     .help = "Write what --data shows as a page too, with the network drawn and the gates as heat maps."},
+
     /* One record. */
     {.name = "entity", TEXT("KIND"), MEMBER(entity), .choices = entities, .commands = FEATURES_GET,
      .required = true, .help = "Whose record."},
@@ -153,6 +163,8 @@ const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
     [HR_COMMAND_FEATURES_GET] = {"features get", NULL, "Print one record of a store.",
                                  "homerank features get --store lmdb:features.lmdb --entity user --id u1"},
     [HR_COMMAND_INSPECT] = {"inspect", "DIR",
-                            "Print a model's network as a tree, its tasks, tables, parameters and FLOPs.",
-                            "homerank inspect models/home/1"},
+                            "Print a model's network as a tree, its tasks, tables, parameters and FLOPs; or, with "
+                            "data, whether its experts and gates are healthy.",
+                            "homerank inspect models/home/1 --data requests.jsonl "
+                            "--store lmdb:features.lmdb --html home.html"},
 };
