@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds homerank and runs its tests, then the C tests again under AddressSanitizer and UBSan.
+# Builds homerank and runs its tests, then the C tests again under AddressSanitizer with UBSan, and under
+# ThreadSanitizer.
 #
 #   ./test.sh           everything
 #   ./test.sh --quick   without the sanitizers
@@ -47,8 +48,15 @@ run() {
 }
 
 run default "${data[@]}" -- //tests/...
+c_tests=(--build_tests_only --test_lang_filters=cc -- //tests/...)
+rnd_bits=$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)
 if $sanitizers; then
-    run asan --config=asan -- //tests/... -//tests/architecture/... -//tests/e2e/... -//tests/evaluation/...
+    run asan --config=asan "${c_tests[@]}"
+    if [ "$rnd_bits" -le 28 ]; then
+        run tsan --config=tsan "${c_tests[@]}"
+    else
+        echo "test: no tsan run: gcc 12's needs vm.mmap_rnd_bits of at most 28, found $rnd_bits"
+    fi
 fi
 
 # Whatever bazel says of a run that it could not begin, its count is here.
