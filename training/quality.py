@@ -2,7 +2,8 @@
 """The comparison of docs/quality.md: every kind of builders.KINDS, tuned alike, over several seeds.
 
     quality.py tune   --data DIR --out DIR     network rate of each kind, chosen on 3 May, trained until 2 May
-    quality.py run    --data DIR --out DIR     trained until 3 May at that rate, scored on 4 May
+    quality.py run    --data DIR --out DIR     trained until 3 May at that rate, scored on 4 May; the first seed's
+                                               models are exported to OUT/models
     quality.py report --data DIR --out DIR     the tables, as Markdown
 
 Each finished run is a file in --out, so that an interrupted comparison goes on where it was.
@@ -20,7 +21,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from training import builders, kuairand, kuairand_data, metrics, trainer  # noqa: E402
+from training import builders, export, kuairand, kuairand_data, metrics, trainer  # noqa: E402
 from training.network import Network  # noqa: E402
 
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
@@ -80,7 +81,14 @@ class Comparison:
                 model, scores, aucs = self.fit_and_score(kind, self.rate(kind), seed, LAST, TEST_DAY)
                 n_embedding = sum(p.numel() for p in model.embedding.parameters())
                 parameters = sum(p.numel() for p in model.parameters()) - n_embedding
+                if seed == SEEDS[0]:
+                    self.export(kind, model)
                 np.savez_compressed(path, scores=scores, aucs=aucs, parameters=parameters)
+
+    def export(self, kind, model):
+        """For `homerank inspect --data`, and to be served."""
+        requests = kuairand.verify_requests(self.options.data, SEEDS[0])
+        export.export(model, model.config, self.columns.encoder, requests, self.out / "models" / kind / "1")
 
     def load(self, kind):
         return [np.load(self.out / f"run-{kind}-{seed}.npz") for seed in SEEDS]
