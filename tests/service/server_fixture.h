@@ -49,6 +49,9 @@ void fixture_open_gate(fixture *f);
 void fixture_wait_accepted(fixture *f, uint64_t n);
 void fixture_wait_cancelled(fixture *f, uint64_t n);
 
+/* Returns once the server has read whatever the client sent before, a cancel too. */
+void fixture_round_trip(fixture *f);
+
 /* A request named request_id for n_items items, in the arena. */
 Homerank__V1__RankRequest *fixture_request(hr_arena *arena, const char *request_id, uint32_t n_items);
 
