@@ -37,10 +37,11 @@ struct hr_pipeline {
     worker *workers;
     uint32_t n_started;
     atomic_bool draining;
-    pthread_mutex_t admission; /* guards the two counts */
-    pthread_cond_t idle;       /* n_calls became 0 */
-    uint32_t n_calls;
-    uint64_t n_items;
+    pthread_mutex_t admission; /* guards the counts */
+    pthread_cond_t idle;       /* n_unfinished became 0 */
+    uint32_t n_calls;          /* admitted, and not yet through */
+    uint64_t n_items;          /* of those */
+    uint32_t n_unfinished;     /* those, and the ones whose `done` has not returned */
 };
 
 /* A call's way through the pipeline; in the call's arena. */
@@ -68,23 +69,28 @@ static hr_status admit(hr_pipeline *pipeline, const hr_rank_call *call, hr_error
                               pipeline->n_items, pipeline->options.max_queued_items);
     else {
         pipeline->n_calls++;
+        pipeline->n_unfinished++;
         pipeline->n_items += n_items;
     }
     pthread_mutex_unlock(&pipeline->admission);
     return status;
 }
 
-/* Hands an admitted call back and makes room for the next. */
+/* Hands an admitted call back. There is room for the next one before its caller hears of it, so that as many
+ * calls as may be queued can be kept under way; the answer's task names are the model's until it is done. */
 static void finish(call_state *state, hr_status status) {
     hr_pipeline *pipeline = state->pipeline;
     hr_rank_call *call = state->call;
-    const size_t n_items = call->request->n_item_ids;
+    hr_model *model = state->model;
     if (status == HR_OK) call->error.code = HR_OK;
-    hr_model_unref(state->model);
-    call->done(call); /* the call and this state may be gone now */
     pthread_mutex_lock(&pipeline->admission);
-    pipeline->n_items -= n_items;
-    if (--pipeline->n_calls == 0) pthread_cond_broadcast(&pipeline->idle);
+    pipeline->n_calls--;
+    pipeline->n_items -= call->request->n_item_ids;
+    pthread_mutex_unlock(&pipeline->admission);
+    call->done(call); /* the call and its state may be gone now */
+    hr_model_unref(model);
+    pthread_mutex_lock(&pipeline->admission);
+    if (--pipeline->n_unfinished == 0) pthread_cond_broadcast(&pipeline->idle);
     pthread_mutex_unlock(&pipeline->admission);
 }
 
@@ -346,7 +352,7 @@ void hr_pipeline_destroy(hr_pipeline *pipeline) {
     if (pipeline == NULL) return;
     hr_pipeline_drain(pipeline);
     pthread_mutex_lock(&pipeline->admission);
-    while (pipeline->n_calls > 0) pthread_cond_wait(&pipeline->idle, &pipeline->admission);
+    while (pipeline->n_unfinished > 0) pthread_cond_wait(&pipeline->idle, &pipeline->admission);
     pthread_mutex_unlock(&pipeline->admission);
     if (pipeline->ready != NULL) hr_queue_close(pipeline->ready);
     for (uint32_t i = 0; i < pipeline->n_started; i++) {

@@ -1,5 +1,6 @@
 /* The pipeline: what is refused and why, what an answer holds, and that every call is done exactly once. */
 #include <math.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -176,6 +177,50 @@ static void a_full_queue_refuses_and_every_call_is_done_once(void **state) {
     free(calls);
 }
 
+enum { N_RELAY = 200 };
+
+/* Calls that follow each other: each is submitted as the one before it is done. */
+typedef struct relay {
+    hr_pipeline *pipeline;
+    hr_rank_call calls[N_RELAY];
+    unsigned n_done;
+    sem_t ended;
+} relay;
+
+static void submit_next(hr_rank_call *call) {
+    relay *r = call->arg;
+    if (call->error.code == HR_OK && ++r->n_done < N_RELAY)
+        hr_pipeline_submit(r->pipeline, &r->calls[r->n_done]);
+    else
+        sem_post(&r->ended);
+}
+
+static void a_call_that_is_done_has_left_the_queue(void **state) {
+    const tiny_service *s = *state;
+    hr_pipeline_options options = tiny_pipeline_options;
+    options.max_queued_calls = 1;
+    options.max_items = options.max_queued_items = 3;
+    relay *r = calloc(1, sizeof *r);
+    hr_arena *arena = hr_arena_create(1 << 24);
+    hr_error err;
+    assert_non_null(r);
+    sem_init(&r->ended, 0, 0);
+    assert_int_equal(hr_pipeline_create(&options, s->repository, s->store, &r->pipeline, &err), HR_OK);
+    for (size_t i = 0; i < N_RELAY; i++)
+        r->calls[i] = (hr_rank_call){.request = tiny_request(arena, PLAIN "}"),
+                                     .arena = arena, /* one at a time has it */
+                                     .deadline_ns = UINT64_MAX,
+                                     .done = submit_next,
+                                     .arg = r};
+    hr_pipeline_submit(r->pipeline, &r->calls[0]);
+    while (sem_wait(&r->ended) != 0) continue;
+    hr_pipeline_destroy(r->pipeline);
+    sem_destroy(&r->ended);
+    assert_int_equal(r->n_done, N_RELAY);
+    hr_arena_destroy(arena);
+    free(r);
+}
+
 static void a_queue_that_no_largest_request_fits_is_no_pipeline(void **state) {
     const tiny_service *s = *state;
     hr_pipeline_options options = tiny_pipeline_options;
@@ -199,6 +244,7 @@ int main(void) {
         TINY_TEST(a_call_past_its_deadline_or_cancelled_is_not_worked_on),
         TINY_TEST(a_draining_pipeline_refuses),
         TINY_TEST(a_full_queue_refuses_and_every_call_is_done_once),
+        TINY_TEST(a_call_that_is_done_has_left_the_queue),
         TINY_TEST(a_queue_that_no_largest_request_fits_is_no_pipeline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
