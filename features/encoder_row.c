@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "features/encoder_internal.h"
 #include "features/encoder_text.h"
 
@@ -156,8 +157,8 @@ static hr_status refuse_element(const encoding *in, const char *expected, const 
 
 /* The row of a number's text; false where it has none because it is not integral. */
 static bool number_row(const hr_table *table, double number, uint32_t *row) {
-    char text[HR_INTEGRAL_TEXT_SIZE];
-    size_t nbytes = hr__integral_text(number, text);
+    char text[HR_DECIMAL_SIZE];
+    size_t nbytes = hr_decimal_text(number, text);
     if (nbytes == 0) return false;
     *row = hr_table_row(table, text, nbytes);
     return true;

@@ -1,4 +1,4 @@
-/* Numbers and their texts: see encoder_text.h.
+/* Numbers from texts: see encoder_text.h.
  *
  * Short decimals take the exact fast path of Clinger ("How to read floating point numbers accurately", 1990):
  * a significand below 2^53 times or over a power of ten up to 10^22 is one correctly rounded operation.
@@ -11,23 +11,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-size_t hr__integral_text(double number, char text[HR_INTEGRAL_TEXT_SIZE]) {
-    if (!isfinite(number) || trunc(number) != number) return 0;
-    if (fabs(number) >= 0x1p63) return (size_t)snprintf(text, HR_INTEGRAL_TEXT_SIZE, "%.0f", number);
-    int64_t integer = (int64_t)number;
-    uint64_t rest = integer < 0 ? 0 - (uint64_t)integer : (uint64_t)integer;
-    char reversed[20];
-    size_t n_digits = 0, n = 0;
-    do {
-        reversed[n_digits++] = (char)('0' + rest % 10);
-        rest /= 10;
-    } while (rest > 0);
-    if (integer < 0) text[n++] = '-';
-    while (n_digits > 0) text[n++] = reversed[--n_digits];
-    text[n] = '\0';
-    return n;
-}
 
 /* A text's parts: value = ± whole.fraction * 10^exponent. */
 typedef struct decimal {

@@ -13,28 +13,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "proto/json_internal.h"
-
-enum { NUMBER_TEXT_NBYTES = 320 }; /* a double's 309 digits, sign and NUL */
 
 /* MODEL 3: an integral value is that integer's decimal form; another the shortest digits that give it back.
  */
-static void number_text(double number, char text[NUMBER_TEXT_NBYTES]) {
-    if (number == 0) {
-        snprintf(text, NUMBER_TEXT_NBYTES, "0");
-    } else if (number == floor(number)) {
-        snprintf(text, NUMBER_TEXT_NBYTES, "%.0f", number);
-    } else {
-        for (int digits = 15; digits <= 17; digits++) {
-            snprintf(text, NUMBER_TEXT_NBYTES, "%.*g", digits, number);
-            if (strtod(text, NULL) == number) break;
-        }
+static void number_text(double number, char text[HR_DECIMAL_SIZE]) {
+    if (hr_decimal_text(number, text) > 0) return;
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, HR_DECIMAL_SIZE, "%.*g", digits, number);
+        if (strtod(text, NULL) == number) break;
     }
 }
 
 /* A scalar's text in the arena; NULL where the arena is full. Null is the empty text. */
 static char *scalar_text(const json_t *value, hr_arena *arena) {
-    char text[NUMBER_TEXT_NBYTES];
+    char text[HR_DECIMAL_SIZE];
     switch (json_typeof(value)) {
     case JSON_STRING: return hr_arena_strndup(arena, json_string_value(value), json_string_length(value));
     case JSON_INTEGER: snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value)); break;

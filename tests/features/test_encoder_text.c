@@ -1,4 +1,4 @@
-/* Numbers and their texts (MODEL.md 3). */
+/* Numbers from texts (MODEL.md 3). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,46 +14,6 @@
 #include "features/encoder_text.h"
 
 #define N_OF(array) (sizeof(array) / sizeof((array)[0]))
-
-static void an_integral_number_has_its_shortest_decimal_form(void **state) {
-    (void)state;
-    static const struct {
-        double number;
-        const char *text;
-    } cases[] = {
-        {0.0, "0"},
-        {-0.0, "0"},
-        {7.0, "7"},
-        {-7.0, "-7"},
-        {1e15, "1000000000000000"},
-        {9007199254740993.0, "9007199254740992"}, /* 2^53 + 1 is no double */
-        {0x1p63, "9223372036854775808"},
-        {-0x1p63, "-9223372036854775808"},
-        {0x1.fffffffffffffp62, "9223372036854774784"}, /* the last below 2^63 */
-        {1e20, "100000000000000000000"},
-        {1e22, "10000000000000000000000"},
-        {1e23, "99999999999999991611392"}, /* the double nearest to it */
-    };
-    for (size_t i = 0; i < N_OF(cases); i++) {
-        char text[HR_INTEGRAL_TEXT_SIZE];
-        assert_int_equal(hr__integral_text(cases[i].number, text), strlen(cases[i].text));
-        assert_string_equal(text, cases[i].text);
-    }
-}
-
-static void the_longest_number_fits(void **state) {
-    (void)state;
-    char text[HR_INTEGRAL_TEXT_SIZE];
-    assert_int_equal(hr__integral_text(-DBL_MAX, text), HR_INTEGRAL_TEXT_SIZE - 2);
-    assert_true(strtod(text, NULL) == -DBL_MAX);
-}
-
-static void a_number_that_is_not_integral_has_no_text(void **state) {
-    (void)state;
-    static const double numbers[] = {0.5, -1.25, 1e-300, 4503599627370495.5, INFINITY, -INFINITY, NAN};
-    char text[HR_INTEGRAL_TEXT_SIZE];
-    for (size_t i = 0; i < N_OF(numbers); i++) assert_int_equal(hr__integral_text(numbers[i], text), 0);
-}
 
 static void only_a_whole_decimal_text_is_a_number(void **state) {
     (void)state;
@@ -169,9 +129,6 @@ static void random_texts_agree_with_the_c_library(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_integral_number_has_its_shortest_decimal_form),
-        cmocka_unit_test(the_longest_number_fits),
-        cmocka_unit_test(a_number_that_is_not_integral_has_no_text),
         cmocka_unit_test(only_a_whole_decimal_text_is_a_number),
         cmocka_unit_test(no_byte_behind_the_text_is_read),
         cmocka_unit_test(a_text_gives_the_nearest_double),
