@@ -30,6 +30,7 @@ int hr_command_score(const hr_options *options) {
         .in_path = options->in,
         .out_path = options->out,
         .n_in_flight = requests_in_flight(options),
+        .n_items_in_flight = options->max_queued_items,
         .max_call_nbytes = options->max_call_bytes,
         .stop = stop,
     };

@@ -32,6 +32,7 @@ struct scoring {
     hr_line_writer *writer;
     slot *slots; /* ring of options->n_in_flight */
     uint64_t n_submitted, n_written;
+    uint64_t n_items; /* of the requests between the two */
     pthread_mutex_t finished_lock;
     pthread_cond_t finished;
 };
@@ -68,6 +69,7 @@ static hr_status write_oldest(scoring *sc, hr_error *err) {
     pthread_mutex_unlock(&sc->finished_lock);
     sc->n_written++;
     const hr_rank_call *call = &s->call;
+    sc->n_items -= call->request->n_item_ids;
     if (call->error.code != HR_OK) {
         report_failure(sc, s->line, call->error.message);
         return HR_OK;
@@ -88,8 +90,17 @@ static hr_status parse_line(slot *s, const char *line, size_t nbytes, hr_error *
     return status;
 }
 
+/* Writes until there is room for n_items more, or nothing under way. */
+static hr_status make_room(scoring *sc, size_t n_items, hr_error *err) {
+    hr_status status = HR_OK;
+    while (status == HR_OK && sc->n_written < sc->n_submitted &&
+           sc->n_items + n_items > sc->options->n_items_in_flight)
+        status = write_oldest(sc, err);
+    return status;
+}
+
 /* Submits one line into the next free slot; a line that is no request is reported and takes none. */
-static void submit_line(scoring *sc, const char *line, size_t nbytes) {
+static hr_status submit_line(scoring *sc, const char *line, size_t nbytes, hr_error *err) {
     slot *s = &sc->slots[sc->n_submitted % sc->options->n_in_flight];
     hr_error error;
     s->line = hr_line_reader_number(sc->reader);
@@ -97,12 +108,16 @@ static void submit_line(scoring *sc, const char *line, size_t nbytes) {
     hr_arena_reset(s->call.arena);
     if (parse_line(s, line, nbytes, &error) != HR_OK) {
         report_failure(sc, s->line, error.message);
-        return;
+        return HR_OK;
     }
+    hr_status status = make_room(sc, s->call.request->n_item_ids, err);
+    if (status != HR_OK) return status;
+    sc->n_items += s->call.request->n_item_ids;
     s->call.received_ns = hr_clock_ns();
     s->call.deadline_ns = UINT64_MAX;
     sc->n_submitted++;
     hr_pipeline_submit(sc->pipeline, &s->call);
+    return HR_OK;
 }
 
 static hr_status score_lines(scoring *sc, hr_error *err) {
@@ -117,12 +132,12 @@ static hr_status score_lines(scoring *sc, hr_error *err) {
             return hr_error_set(err, HR_CANCELLED, "stopped before line %" PRIu64,
                                 hr_line_reader_number(sc->reader) + 1);
         hr_status status = hr_line_reader_next(sc->reader, &line, &nbytes, err);
-        if (status == HR_INVALID_ARGUMENT)
+        if (status == HR_INVALID_ARGUMENT) {
             report_failure(sc, hr_line_reader_number(sc->reader), err->message);
-        else if (status != HR_OK || line == NULL)
-            return status;
-        else
-            submit_line(sc, line, nbytes);
+            continue;
+        }
+        if (status == HR_OK && line != NULL) status = submit_line(sc, line, nbytes, err);
+        if (status != HR_OK || line == NULL) return status;
     }
 }
 

@@ -11,6 +11,7 @@
 typedef struct hr_scoring_options {
     const char *in_path, *out_path; /* as hr_line_reader_open and hr_line_writer_open */
     uint32_t n_in_flight;           /* requests read ahead, >= 1; at most the pipeline's max_queued_calls */
+    uint64_t n_items_in_flight;     /* their items together, at most the pipeline's max_queued_items */
     size_t max_call_nbytes;         /* cap of one request's memory */
     const atomic_bool *stop;        /* set by a signal: ends early with CANCELLED; may be NULL */
 } hr_scoring_options;

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -15,8 +16,11 @@
 
 static hr_status score(const tiny_service *s, const char *in, const char *out, hr_scoring_result *result,
                        hr_error *err) {
-    const hr_scoring_options options = {
-        .in_path = in, .out_path = out, .n_in_flight = 3, .max_call_nbytes = 1 << 20};
+    const hr_scoring_options options = {.in_path = in,
+                                        .out_path = out,
+                                        .n_in_flight = 3,
+                                        .n_items_in_flight = tiny_pipeline_options.max_queued_items,
+                                        .max_call_nbytes = 1 << 20};
     return hr_score_file(s->pipeline, &options, result, err);
 }
 
@@ -67,6 +71,28 @@ static void answers_keep_the_order_and_bad_lines_cost_only_themselves(void **sta
     expect_ids(out, 1, N, BAD);
 }
 
+/* Three requests may be under way, but not more than 200 items: requests of 90 fit two at a time. */
+static void large_requests_wait_for_room_in_the_queue(void **state) {
+    enum { N = 60, N_ITEMS = 90 };
+    const tiny_service *s = *state;
+    char line[1024] = "{\"user_id\": \"2\", \"item_ids\": [\"a\"", in[600], out[600];
+    for (int i = 1; i < N_ITEMS; i++) strcat(line, ", \"a\"");
+    strcat(line, "]}\n");
+    char *text = calloc(N, sizeof line);
+    assert_non_null(text);
+    for (int i = 0; i < N; i++) strcat(text, line);
+    test_write_bytes(s->root, "in.jsonl", text, strlen(text));
+    free(text);
+    snprintf(in, sizeof in, "%s/in.jsonl", s->root);
+    snprintf(out, sizeof out, "%s/out.jsonl", s->root);
+    hr_scoring_result result;
+    hr_error err;
+    if (score(s, in, out, &result, &err) != HR_OK) fail_msg("%s", err.message);
+    assert_int_equal(result.n_scored, N);
+    assert_int_equal(result.n_failed, 0);
+    assert_int_equal(result.n_items, N * N_ITEMS);
+}
+
 static void files_that_cannot_be_used_are_named(void **state) {
     const tiny_service *s = *state;
     char in[600], out[600];
@@ -101,6 +127,7 @@ static void a_full_disk_is_an_error_and_nothing_hangs(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TINY_TEST(answers_keep_the_order_and_bad_lines_cost_only_themselves),
+        TINY_TEST(large_requests_wait_for_room_in_the_queue),
         TINY_TEST(files_that_cannot_be_used_are_named),
         TINY_TEST(a_full_disk_is_an_error_and_nothing_hangs),
     };
