@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/text_file.h"
@@ -141,6 +142,16 @@ static hr_status score_lines(scoring *sc, hr_error *err) {
     }
 }
 
+/* Opening the output empties it: it must not be the input. */
+static hr_status check_paths(const hr_scoring_options *options, hr_error *err) {
+    struct stat in, out;
+    if (stat(options->in_path, &in) != 0 || stat(options->out_path, &out) != 0) return HR_OK;
+    if (!S_ISREG(in.st_mode) || in.st_dev != out.st_dev || in.st_ino != out.st_ino) return HR_OK;
+    return hr_error_set(err, HR_INVALID_ARGUMENT,
+                        "%s: expected an output other than the input, found the same file",
+                        options->out_path);
+}
+
 static hr_status slots_create(scoring *sc, hr_error *err) {
     sc->slots = calloc(sc->options->n_in_flight, sizeof *sc->slots);
     if (sc->slots == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "score: requests in flight");
@@ -181,6 +192,7 @@ hr_status hr_score_file(hr_pipeline *pipeline, const hr_scoring_options *options
     *result = (hr_scoring_result){0};
     hr_status status =
         hr_line_reader_open(options->in_path, HR_LINE_MAX_NBYTES, options->stop, &sc.reader, err);
+    if (status == HR_OK) status = check_paths(options, err);
     if (status == HR_OK) status = hr_line_writer_open(options->out_path, &sc.writer, err);
     if (status == HR_OK) status = slots_create(&sc, err);
     if (status == HR_OK) status = score_lines(&sc, err);

@@ -24,7 +24,8 @@ typedef struct hr_scoring_result {
 } hr_scoring_result;
 
 /* Answers stand in the order of their requests. The result is filled whatever is returned.
- * Errors: those of the files (IO), CANCELLED, OUT_OF_MEMORY. A bad line is not an error but counts. */
+ * Errors: those of the files (IO; INVALID_ARGUMENT where both are one), CANCELLED, OUT_OF_MEMORY. A bad line
+ * is not an error but counts. */
 hr_status hr_score_file(hr_pipeline *pipeline, const hr_scoring_options *options, hr_scoring_result *result,
                         hr_error *err);
 

@@ -109,6 +109,22 @@ static void files_that_cannot_be_used_are_named(void **state) {
     assert_non_null(strstr(err.message, "folder.jsonl"));
 }
 
+static void the_input_is_not_overwritten(void **state) {
+    const tiny_service *s = *state;
+    const char *line = "{\"request_id\": \"r1\", \"user_id\": \"2\", \"item_ids\": [\"a\", \"b\"]}\n";
+    char in[600], same[600], out[600];
+    hr_scoring_result result;
+    hr_error err;
+    test_write_bytes(s->root, "in.jsonl", line, strlen(line));
+    snprintf(in, sizeof in, "%s/in.jsonl", s->root);
+    snprintf(same, sizeof same, "%s/./in.jsonl", s->root);
+    assert_int_equal(score(s, in, same, &result, &err), HR_INVALID_ARGUMENT);
+    assert_non_null(strstr(err.message, "other than the input"));
+    snprintf(out, sizeof out, "%s/out.jsonl", s->root);
+    if (score(s, in, out, &result, &err) != HR_OK) fail_msg("%s", err.message);
+    assert_int_equal(result.n_scored, 1);
+}
+
 static void a_full_disk_is_an_error_and_nothing_hangs(void **state) {
     const tiny_service *s = *state;
     const char *line = "{\"user_id\": \"2\", \"item_ids\": [\"a\", \"b\"]}\n";
@@ -129,6 +145,7 @@ int main(void) {
         TINY_TEST(answers_keep_the_order_and_bad_lines_cost_only_themselves),
         TINY_TEST(large_requests_wait_for_room_in_the_queue),
         TINY_TEST(files_that_cannot_be_used_are_named),
+        TINY_TEST(the_input_is_not_overwritten),
         TINY_TEST(a_full_disk_is_an_error_and_nothing_hangs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
