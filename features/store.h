@@ -78,7 +78,10 @@ extern const hr_store_options hr_store_defaults;
 /* Errors: INVALID_ARGUMENT (the URI: which part), IO (lmdb: the path). A redis server that does not answer is
  * not an error: the store connects when it can and says so in the log. */
 hr_status hr_store_open(const char *uri, const hr_store_options *options, hr_store **store, hr_error *err);
-void hr_store_close(hr_store *store); /* finishes every fetch under way first; NULL is allowed */
+
+/* Finishes every fetch under way first; no thread may be inside hr_store_fetch, even where its fetch is done.
+ * NULL is allowed. */
+void hr_store_close(hr_store *store);
 
 bool hr_store_is_synchronous(const hr_store *store);
 void hr_store_fetch(hr_store *store, hr_fetch *fetch);

@@ -38,6 +38,7 @@ typedef struct operation {
     size_t n_unanswered; /* commands that may still call back; the operation is free when it is 0 and fetch
                             NULL */
     bool by_deadline;    /* the call's deadline comes before the command timeout */
+    bool arena_full;     /* a hash's text found no room: that record, and those behind it, stay MISSING */
     uv_timer_t timer;
     struct operation *next_free;
     struct operation *next; /* of all operations */
@@ -204,10 +205,11 @@ static hr_field_text *hash_fields(operation *op, const hr_fetch_slot *slot, size
 
 static void hash_element(const hr_redis_command *command, size_t index, const char *text, size_t nbytes) {
     operation *op = command->context;
-    if (op->fetch == NULL || text == NULL) return;
+    if (op->fetch == NULL || text == NULL || op->arena_full) return;
     hr_fetch_slot slot = hr_fetch__slot(op->fetch, command->first);
     hr_field_text *fields = hash_fields(op, &slot, (size_t)command->n_elements);
     char *copy = fields != NULL ? hr_arena_strndup(op->fetch->arena, text, nbytes) : NULL;
+    op->arena_full = copy == NULL;
     if (copy == NULL)
         hr_fetch__fail(op->fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
     else
@@ -219,7 +221,8 @@ static void hash_finish(const hr_redis_command *command, hr_redis_outcome outcom
     static const char wrong_type[] = "WRONGTYPE ";
     if (op->fetch != NULL) {
         hr_record *record = hr_fetch__slot(op->fetch, command->first).record;
-        if (outcome == HR_REDIS_ANSWERED && record->fields != NULL) record->kind = HR_RECORD_FIELDS;
+        if (outcome == HR_REDIS_ANSWERED && record->fields != NULL && !op->arena_full)
+            record->kind = HR_RECORD_FIELDS;
         if (outcome == HR_REDIS_REFUSED)
             record->invalid = strncmp(reason, wrong_type, sizeof wrong_type - 1) == 0;
     }
@@ -329,6 +332,7 @@ static void start_fetch(redis_store *store, hr_fetch *fetch) {
         return;
     }
     op->fetch = fetch;
+    op->arena_full = false;
     operation_start(op, connection, now_ns);
 }
 

@@ -261,6 +261,27 @@ static void values_past_the_arenas_cap_are_missing_and_said(void **state) {
     hr_store_close(store);
 }
 
+static void a_hash_that_does_not_fit_is_missing_as_a_whole(void **state) {
+    (void)state;
+    const hr_store_options options = patient();
+    redis_server_do(&shared, "HSET hr:item:whole a 1 b 2");
+    redis_server_do(&shared, "EVAL %s 0",
+                    "redis.call('HSET', 'hr:item:big', 'a', '1', 'b', string.rep('x', 100000))");
+    hr_store *store = open_store(&shared, "?layout=hash", &options);
+    hr_arena *arena = hr_arena_create(10000);
+    const char *const names[] = {"a", "b"};
+    const hr_field_list fields = {names, 2};
+    const char *const items[] = {"whole", "big"};
+    hr_fetch fetch = fetch_of(arena, NULL, items, 2);
+    fetch.fields[HR_ENTITY_ITEM] = &fields;
+    hr_store_fetch_wait(store, &fetch);
+    assert_int_equal(fetch.error.code, HR_RESOURCE_EXHAUSTED);
+    assert_int_equal(fetch.items[0].kind, HR_RECORD_FIELDS);
+    assert_int_equal(fetch.items[1].kind, HR_RECORD_MISSING);
+    hr_store_close(store);
+    hr_arena_destroy(arena);
+}
+
 static void a_deadline_that_has_passed_is_not_asked_for(void **state) {
     (void)state;
     const hr_store_options options = patient();
@@ -613,6 +634,7 @@ int main(void) {
         cmocka_unit_test_setup(the_prefix_and_the_database_of_the_uri_are_used, empty_shared),
         cmocka_unit_test_setup(a_huge_multi_get_finds_every_record_in_its_place, empty_shared),
         cmocka_unit_test_setup(values_past_the_arenas_cap_are_missing_and_said, empty_shared),
+        cmocka_unit_test_setup(a_hash_that_does_not_fit_is_missing_as_a_whole, empty_shared),
         cmocka_unit_test_setup(a_deadline_that_has_passed_is_not_asked_for, empty_shared),
         cmocka_unit_test(a_password_is_asked_for_and_given),
         cmocka_unit_test(a_server_that_does_not_know_auth_does_not_make_the_password_known),
