@@ -13,6 +13,8 @@ const hr_diagnostic_term hr_diagnostics_terms[] = {
     {"entropy", "of the mean weights, as a part of ln n: 1 is an even mix, 0 is one expert alone"},
     {"row entropy", "the mean of each row's own entropy; below the entropy where a gate decides row by row"},
     {"largest share", "of all the weight that an expert gets, the part that comes from one gate"},
+    {"mean output", "of a task's predictions over the rows: small where the task is sparse"},
+    {"own weight", "the part of a unit's mix that comes from its own experts"},
     {"even", "the own weight if a gate gave every expert the same"},
     {"self gate", "its mean weight, summed over the own experts: 1 where there are several"},
     {"own in all",
