@@ -17,15 +17,12 @@ const hr_store_options hr_store_defaults = {
     .connect_timeout_ms = 1000,
     .command_timeout_ms = 500,
     .n_connections = 2,
-    .read_only = true,
 };
 
 static hr_status open_kind(const hr_store_uri *uri, const hr_store_options *options, hr_store *store,
                            hr_error *err) {
     switch (uri->kind) {
-    case HR_STORE_LMDB:
-        store->i = &hr_store__lmdb;
-        return hr_store__open_lmdb(uri, options, &store->context, err);
+    case HR_STORE_LMDB: store->i = &hr_store__lmdb; return hr_store__open_lmdb(uri, &store->context, err);
     case HR_STORE_REDIS:
         store->i = &hr_store__redis;
         return hr_store__open_redis(uri, options, &store->context, err);

@@ -71,7 +71,6 @@ typedef struct hr_store_options {
     uint32_t connect_timeout_ms;
     uint32_t command_timeout_ms;
     uint32_t n_connections; /* redis: connections, spread over requests */
-    bool read_only;         /* lmdb: the file must exist */
 } hr_store_options;
 extern const hr_store_options hr_store_defaults;
 

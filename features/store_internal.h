@@ -19,8 +19,7 @@ extern const hr_store_i hr_store__lmdb;
 extern const hr_store_i hr_store__redis;
 
 /* The uri is borrowed during the call. */
-hr_status hr_store__open_lmdb(const hr_store_uri *uri, const hr_store_options *options, void **context,
-                              hr_error *err);
+hr_status hr_store__open_lmdb(const hr_store_uri *uri, void **context, hr_error *err);
 hr_status hr_store__open_redis(const hr_store_uri *uri, const hr_store_options *options, void **context,
                                hr_error *err);
 

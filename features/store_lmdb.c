@@ -123,12 +123,10 @@ static void lmdb_close(void *context) {
     free(store);
 }
 
-hr_status hr_store__open_lmdb(const hr_store_uri *uri, const hr_store_options *options, void **context,
-                              hr_error *err) {
+hr_status hr_store__open_lmdb(const hr_store_uri *uri, void **context, hr_error *err) {
     lmdb_store *store = calloc(1, sizeof *store);
     if (store == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "lmdb: out of memory");
-    hr_lmdb_mode mode = options->read_only ? HR_LMDB_READ : HR_LMDB_CREATE;
-    hr_status status = hr_lmdb_env_open(uri->path, mode, &store->env, &store->dbi, err);
+    hr_status status = hr_lmdb_env_open(uri->path, HR_LMDB_READ, &store->env, &store->dbi, err);
     if (status != HR_OK) {
         free(store);
         return status;

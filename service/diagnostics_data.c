@@ -119,10 +119,8 @@ static hr_status read_lines(const reading *r, hr_error *err) {
 
 static hr_status open_all(reading *r, hr_error *err) {
     const hr_plan *plan = hr_diagnostics_plan(r->diagnostics);
-    hr_store_options store = hr_store_defaults;
-    store.read_only = true;
     hr_status status = hr_line_reader_open(r->source->path, HR_LINE_MAX_NBYTES, NULL, &r->reader, err);
-    if (status == HR_OK) status = hr_store_open(r->source->store, &store, &r->store, err);
+    if (status == HR_OK) status = hr_store_open(r->source->store, &hr_store_defaults, &r->store, err);
     if (status == HR_OK) status = hr_encoder_create(plan->schema, &r->encoder, err);
     if (status == HR_OK) status = hr_engine_create("reference", HR_PRECISION_F32, plan, &r->engine, err);
     if (status == HR_OK) status = hr_worker_create(r->engine, &r->worker, err);

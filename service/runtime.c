@@ -8,7 +8,6 @@ static hr_status open_store(const hr_options *options, hr_runtime *runtime, hr_e
     store.connect_timeout_ms = options->store_connect_timeout_ms;
     store.command_timeout_ms = options->store_timeout_ms;
     store.n_connections = options->store_connections;
-    store.read_only = true;
     return hr_store_open(options->store, &store, &runtime->store, err);
 }
 

@@ -171,19 +171,6 @@ static void a_damaged_file_is_said(void **state) {
     assert_non_null(strstr(err.message, path));
 }
 
-static void a_store_may_be_made_where_that_is_wanted(void **state) {
-    (void)state;
-    hr_store_options options = hr_store_defaults;
-    options.read_only = false;
-    hr_store *store;
-    hr_error err = {0};
-    assert_int_equal(hr_store_open(uri, &options, &store, &err), HR_OK);
-    hr_arena *arena = hr_arena_create(ARENA_NBYTES);
-    assert_false(find_item(store, arena, 0, 1));
-    hr_store_close(store);
-    hr_arena_destroy(arena);
-}
-
 /* --- many threads, and a writer in another process
  * ---------------------------------------------------------- */
 
@@ -262,7 +249,6 @@ int main(void) {
         cmocka_unit_test_setup(a_full_arena_and_a_passed_deadline_are_errors_of_the_fetch, fresh),
         cmocka_unit_test_setup(a_path_that_is_no_store_is_said, fresh),
         cmocka_unit_test_setup(a_damaged_file_is_said, fresh),
-        cmocka_unit_test_setup(a_store_may_be_made_where_that_is_wanted, fresh),
         cmocka_unit_test_setup(threads_read_side_by_side_while_another_process_grows_the_map, fresh),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
