@@ -450,7 +450,7 @@ def calibrate(config, tensors, requests, store):
     for t, task in enumerate(config["network"]["tasks"]):
         end = "tower.%s.%d." % (task["name"], len(task.get("tower", [])))
         spread = np.sqrt(np.mean((logits[:, t] - tensors[end + "bias"][0])**2))
-        tensors[end + "weight"] = tensors[end + "weight"] * (0.4 / spread if spread > 0 else 1.0)
+        tensors[end + "weight"] = tensors[end + "weight"] * (0.25 / spread if spread > 0 else 1.0)
 
 
 def write_model(folder, config, tensors, rng):
