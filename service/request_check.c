@@ -30,10 +30,16 @@ static hr_status check_items(const Homerank__V1__RankRequest *request, uint32_t 
     return HR_OK;
 }
 
+/* Parsed JSON takes up to some eighty times its text, outside the call's arena, and this may be an RPC
+ * poller. */
 static hr_status check_attributes(const char *attributes, hr_error *err) {
-    if (attributes[0] == '\0') return HR_OK;
+    const size_t nbytes = strlen(attributes);
+    if (nbytes == 0) return HR_OK;
+    if (nbytes > HR_MAX_ATTRIBUTES_NBYTES)
+        return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "attributes: expected at most %d bytes, found %zu",
+                            HR_MAX_ATTRIBUTES_NBYTES, nbytes);
     json_t *value = NULL;
-    hr_status status = hr_json_parse(attributes, strlen(attributes), &value, err);
+    hr_status status = hr_json_parse(attributes, nbytes, &value, err);
     if (status != HR_OK) return hr_error_prefix(err, "attributes");
     bool is_object = json_is_object(value);
     json_decref(value);

@@ -112,6 +112,27 @@ static void bad_requests_are_refused_by_name(void **state) {
                    "item_features[1]");
 }
 
+static void attributes_are_a_json_object_of_at_most_64_kib(void **state) {
+    enum { MOST = 64 << 10 };
+    const tiny_service *s = *state;
+    hr_arena *arena = hr_arena_create(1 << 20);
+    Homerank__V1__RankRequest *request = tiny_request(arena, PLAIN "}");
+    hr_rank_call call = {.deadline_ns = UINT64_MAX};
+    char *attributes = hr_arena_calloc(arena, MOST + 2, 1);
+    request->attributes = attributes;
+    strcpy(attributes, "[1]");
+    assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_INVALID_ARGUMENT);
+    strcpy(attributes, "{\"a\": ");
+    assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_INVALID_ARGUMENT);
+    memset(attributes, ' ', MOST);
+    attributes[0] = '{', attributes[MOST - 1] = '}';
+    assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_OK);
+    attributes[MOST] = ' ';
+    assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_RESOURCE_EXHAUSTED);
+    assert_string_equal(call.error.message, "attributes: expected at most 65536 bytes, found 65537");
+    hr_arena_destroy(arena);
+}
+
 static void a_request_larger_than_its_memory_is_refused(void **state) {
     const tiny_service *s = *state;
     hr_arena *roomy = hr_arena_create(1 << 20);
@@ -240,6 +261,7 @@ int main(void) {
         TINY_TEST(ties_rank_by_position_and_duplicates_are_each_scored),
         TINY_TEST(top_k_and_tasks_cut_the_answer_but_not_the_fusion),
         TINY_TEST(bad_requests_are_refused_by_name),
+        TINY_TEST(attributes_are_a_json_object_of_at_most_64_kib),
         TINY_TEST(a_request_larger_than_its_memory_is_refused),
         TINY_TEST(a_call_past_its_deadline_or_cancelled_is_not_worked_on),
         TINY_TEST(a_draining_pipeline_refuses),
