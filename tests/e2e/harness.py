@@ -102,12 +102,16 @@ class Redis:
         return "redis://127.0.0.1:%d/0?prefix=%s&layout=%s" % (self.port, prefix, layout)
 
     def connect(self):
-        return redis.Redis(port=self.port)
+        return redis.Redis(host="127.0.0.1", port=self.port)
 
     def start(self):
         self.process = spawn(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
                               "--appendonly", "no", "--dir", self.folder], stdout=subprocess.DEVNULL)
-        poll_until(self._answers, "redis-server on port %d" % self.port)
+        try:
+            poll_until(self._answers, "redis-server on port %d" % self.port)
+        except BaseException:
+            self.close()
+            raise
 
     def _answers(self):
         if self.process.poll() is not None:
