@@ -22,6 +22,7 @@ static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, 
         .max_message_nbytes = options->max_message_bytes,
         .max_open_calls = options->max_open_calls,
         .max_call_nbytes = options->max_call_bytes,
+        .max_open_nbytes = options->max_open_bytes,
         .grace_ms = options->grace_ms,
     };
     return hr_server_start(&server, pipeline, started, err);

@@ -51,6 +51,7 @@ typedef struct hr_options {
     const char *listen;
     uint32_t pollers;
     uint32_t max_message_bytes, max_call_bytes, max_open_calls;
+    uint64_t max_open_bytes;
     uint32_t max_items, max_id_bytes, max_queued_calls;
     uint64_t max_queued_items;
     uint32_t grace_ms;

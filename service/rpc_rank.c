@@ -23,6 +23,19 @@ static hr_status enter(hr_server *server, hr_error *err) {
                         "%u requests are in the server already, the most it takes", max);
 }
 
+/* A small message may decode to much: the queue's bounds on calls and items say nothing of memory. */
+static hr_status reserve_memory(hr_rank_job *job) {
+    hr_server *server = job->rpc->server;
+    const uint64_t max = server->options.max_open_nbytes;
+    job->nbytes = hr_arena_used(job->call.arena);
+    if (atomic_fetch_add(&server->n_open_nbytes, job->nbytes) + job->nbytes <= max) return HR_OK;
+    atomic_fetch_sub(&server->n_open_nbytes, job->nbytes);
+    return hr_error_set(
+        &job->call.error, HR_RESOURCE_EXHAUSTED,
+        "the requests in the server may take %llu bytes together; this one's %zu are too many",
+        (unsigned long long)max, job->nbytes);
+}
+
 static hr_status decode(hr_rank_job *job, grpc_byte_buffer *message) {
     hr_error *err = &job->call.error;
     job->call.arena = hr_poller_take_arena(job->rpc->poller);
@@ -31,7 +44,7 @@ static hr_status decode(hr_rank_job *job, grpc_byte_buffer *message) {
     hr_status status =
         hr_rpc_unpack(&homerank__v1__rank_request__descriptor, message, job->call.arena, &request, err);
     job->call.request = (const Homerank__V1__RankRequest *)request;
-    return status;
+    return status == HR_OK ? reserve_memory(job) : status;
 }
 
 hr_status hr_rank_job_accept(hr_rank_job *job, hr_rpc *rpc, grpc_byte_buffer *message) {
@@ -63,6 +76,7 @@ grpc_byte_buffer *hr_rank_job_pack(hr_rank_job *job) {
     grpc_byte_buffer *answer = job->call.error.code == HR_OK ? hr_rpc_pack(&job->call.response->base) : NULL;
     hr_poller_put_arena(job->rpc->poller, job->call.arena);
     job->call.arena = NULL;
+    atomic_fetch_sub(&job->rpc->server->n_open_nbytes, job->nbytes);
     return answer;
 }
 

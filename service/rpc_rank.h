@@ -13,6 +13,7 @@ typedef struct hr_rank_job {
     hr_rank_call call; /* first: the pipeline hands it back */
     hr_rpc *rpc;       /* borrowed; a job in the pipeline holds a reference of it */
     bool accepted;     /* counted as open until hr_rank_job_close */
+    size_t nbytes;     /* of the decoded request, counted as open until hr_rank_job_pack */
 } hr_rank_job;
 
 /* Takes a received message in: limits, an arena, decoding. OK: the job is accepted and wants

@@ -20,6 +20,7 @@ typedef struct hr_server_options {
     uint32_t max_message_nbytes; /* of a request; compressed ones are refused */
     uint32_t max_open_calls;     /* unary calls and stream messages in the server together; as many streams */
     uint32_t max_call_nbytes;    /* cap of one call's arena */
+    uint64_t max_open_nbytes;    /* decoded requests in the server together */
     uint32_t grace_ms;           /* at shutdown, for accepted calls to finish */
 } hr_server_options;
 

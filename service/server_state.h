@@ -31,10 +31,11 @@ struct hr_server {
     hr_reflection *reflection; /* owned; constant */
     hr_rpc_tag shutdown_tag;
 
-    atomic_bool stopping;  /* new requests are refused, streams wind up, health says NOT_SERVING */
-    atomic_bool closing;   /* set before the core's shutdown: no slot is requested again */
-    atomic_uint n_open;    /* unary calls and stream messages accepted and not yet finished */
-    atomic_uint n_streams; /* streaming calls open */
+    atomic_bool stopping;        /* new requests are refused, streams wind up, health says NOT_SERVING */
+    atomic_bool closing;         /* set before the core's shutdown: no slot is requested again */
+    atomic_uint n_open;          /* unary calls and stream messages accepted and not yet finished */
+    atomic_uint n_streams;       /* streaming calls open */
+    atomic_ullong n_open_nbytes; /* of the requests between accepted and ranked, as they are decoded */
 
     atomic_ullong accepted, answered, cancelled, refused; /* hr_server_counts */
 

@@ -23,6 +23,7 @@ const hr_server_options fixture_server_options = {
     .max_message_nbytes = 1 << 20,
     .max_open_calls = 2000,
     .max_call_nbytes = 64 << 20,
+    .max_open_nbytes = 1 << 30,
     .grace_ms = 30000,
 };
 

@@ -210,6 +210,30 @@ static void calls_past_the_limit_are_refused_at_once_and_the_others_answered(voi
     assert_int_equal(peer_finish(more, NULL), OK);
 }
 
+static void requests_past_the_memory_for_all_of_them_are_refused(void **state) {
+    enum { ITEMS = 500 }; /* of 5 kB on the wire, 44 kB decoded */
+    fixture *f = *state;
+    hr_server_options options = fixture_server_options;
+    options.max_open_nbytes = 64000;
+    fixture_serve(f, &options);
+    fixture_shut_gate(f);
+    peer_call *held = open_rank(f, "held", ITEMS);
+    fixture_wait_accepted(f, 1);
+    char text[512];
+    peer_call *more = open_rank(f, "more", ITEMS);
+    assert_int_equal(peer_finish(more, text), RESOURCE_EXHAUSTED); /* with the gate still shut */
+    assert_non_null(strstr(text, "64000 bytes together"));
+    assert_int_equal(counts_of(f).refused, 1);
+    fixture_open_gate(f);
+    fixture_expect(held, "held", ITEMS);
+    assert_int_equal(peer_finish(held, NULL), OK);
+    for (int i = 0; i < 3; i++) { /* its memory is free again, and so is every later one's */
+        more = open_rank(f, "more", ITEMS);
+        fixture_expect(more, "more", ITEMS);
+        assert_int_equal(peer_finish(more, NULL), OK);
+    }
+}
+
 static void a_thousand_calls_at_once_each_get_their_own_answer(void **state) {
     enum { N = 1000 };
     fixture *f = *state;
@@ -244,6 +268,7 @@ int main(void) {
         FIXTURE_TEST(cancelled_calls_are_not_scored),
         FIXTURE_TEST(a_passed_deadline_ends_the_call_while_it_waits),
         FIXTURE_TEST(calls_past_the_limit_are_refused_at_once_and_the_others_answered),
+        FIXTURE_TEST(requests_past_the_memory_for_all_of_them_are_refused),
         FIXTURE_TEST(a_thousand_calls_at_once_each_get_their_own_answer),
     };
     return cmocka_run_group_tests(tests, fixture_group_setup, fixture_group_teardown);
