@@ -5,6 +5,7 @@
     kuairand.py train    --data DIR --days A..B [--valid DAY] --model KIND --seed N --out MODELDIR
     kuairand.py evaluate --model MODELDIR --data DIR --days A..B
     kuairand.py replay   --target HOST:PORT --data DIR --days A..B
+    kuairand.py requests --data DIR --days A..B --out FILE
 
 Days are YYYYMMDD. `prepare` reads KuaiRand's files; the others read what it wrote.
 """
@@ -160,6 +161,14 @@ def command_replay(options):
     print_figures(impressions, scores)
 
 
+def command_requests(options):
+    impressions = kuairand_data.Impressions(options.data, *options.days)
+    with open(options.out, "w") as file:
+        for _, request in replay_requests(impressions):
+            request["item_ids"] = request.pop("items")
+            file.write(json.dumps(request) + "\n")
+
+
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -197,6 +206,11 @@ def parse(arguments):
     replay.add_argument("--data", required=True)
     replay.add_argument("--days", type=days, required=True)
     replay.add_argument("--model", default="", help="model to ask for: name or name@version")
+
+    requests = commands.add_parser("requests", help="the impressions as requests, for homerank score and inspect")
+    requests.add_argument("--data", required=True)
+    requests.add_argument("--days", type=days, required=True)
+    requests.add_argument("--out", required=True)
     return parser.parse_args(arguments)
 
 
