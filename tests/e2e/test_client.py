@@ -28,6 +28,8 @@ class Values(unittest.TestCase):
         self.check([1, 2], ids=pb.IdList(values=["1", "2"]))
         self.check(("a", 1, None, 2.0, 0.25), ids=pb.IdList(values=["a", "1", "", "2", "0.25"]))
         self.check(np.arange(2), ids=pb.IdList(values=["0", "1"]))
+        self.check([7, None], ids=pb.IdList(values=["7", ""]))
+        self.check([None], ids=pb.IdList(values=[""]))
         self.check([], ids=pb.IdList())
         self.assertEqual(homerank.feature_value([]).WhichOneof("kind"), "ids")
 

@@ -1,7 +1,8 @@
 """Python values as the service's FeatureValues, by the rules of its JSON form.
 
 A str becomes an id, an int the id of its decimal text, another number a number; a list with any str, or of ints
-only, becomes ids, another list numbers; None is a missing value, and within a list an empty text or a NaN.
+(and Nones) only, becomes ids, another list numbers; None is a missing value, and within a list an empty text or a
+NaN.
 """
 
 import numbers
@@ -40,7 +41,7 @@ def feature_map(features, target=None):
 
 
 def _fill_list(message, values):
-    if any(isinstance(v, str) for v in values) or all(_is_integer(v) for v in values):
+    if any(isinstance(v, str) for v in values) or all(v is None or _is_integer(v) for v in values):
         message.ids.SetInParent()
         message.ids.values.extend(_text(v) for v in values)
     else:
