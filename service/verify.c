@@ -51,8 +51,9 @@ static hr_status compare_items(const verification *v, const Homerank__V1__RankRe
     json_t *tasks, *logit;
     json_object_foreach(expected, item, tasks) {
         bool found = false;
-        if (!json_is_object(tasks))
-            return hr_error_set(err, HR_INVALID_ARGUMENT, "logits, item %s: expected an object of tasks",
+        if (!json_is_object(tasks) || json_object_size(tasks) == 0)
+            return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                "logits, item %s: expected an object of at least one task",
                                 hr_quote(item, strlen(item)).text);
         for (size_t row = 0; row < request->n_item_ids; row++) {
             if (strcmp(request->item_ids[row], item) != 0) continue;
@@ -110,7 +111,7 @@ static hr_status check_lines(const verification *v, hr_line_reader *reader, uint
         const char *line;
         size_t nbytes;
         hr_status status = hr_line_reader_next(reader, &line, &nbytes, err);
-        if (status == HR_OK && line == NULL) return HR_OK;
+        if (status == HR_OK && line == NULL) break;
         hr_arena_reset(v->arena);
         if (status == HR_OK) status = check_line(v, line, nbytes, err);
         if (status != HR_OK)
@@ -118,6 +119,8 @@ static hr_status check_lines(const verification *v, hr_line_reader *reader, uint
                                    (unsigned long long)hr_line_reader_number(reader));
         ++*n_lines;
     }
+    if (*n_lines > 0) return HR_OK;
+    return hr_error_set(err, HR_INVALID_ARGUMENT, "verify.jsonl: expected at least one line, found none");
 }
 
 hr_status hr_verify_file(const hr_model *model, const char *path, uint32_t *n_lines, hr_error *err) {

@@ -76,11 +76,14 @@ static void lines_that_verify_nothing_are_refused(void **state) {
         "{\"request\": {\"user_id\": \"1\", \"item_ids\": [\"a\"]}, \"logits\": {}}",
         "{\"request\": {\"user_id\": \"1\", \"item_ids\": [\"a\"]}, \"logits\": {\"a\": 1}}",
         "{\"request\": {\"user_id\": \"1\", \"item_ids\": [\"a\"]}, \"logits\": {\"a\": {\"click\": null}}}",
+        "{\"request\": {\"user_id\": \"1\", \"item_ids\": [\"a\"]}, \"logits\": {\"a\": {}}}",
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         test_write_bytes(s->folder, "verify.jsonl", lines[i], strlen(lines[i]));
         expect_refused(state, "verify.jsonl:1: ");
     }
+    test_write_bytes(s->folder, "verify.jsonl", "", 0);
+    expect_refused(state, "verify.jsonl: expected at least one line, found none");
 }
 
 static void without_the_file_there_is_nothing_to_check(void **state) {
