@@ -233,7 +233,7 @@ static void fill_timing(const call_state *state) {
 
 static hr_status work(worker *w, call_state *state) {
     hr_rank_call *call = state->call;
-    hr_status status = still_wanted(call, "its features were fetched");
+    hr_status status = still_wanted(call, "a worker took it");
     if (status != HR_OK) return status;
     if (hr_store_is_synchronous(w->pipeline->store)) fetch_start(state, fetch_done);
 
