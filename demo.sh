@@ -133,7 +133,9 @@ tools/setup.sh
 
 say "Build (a minute or two the first time)"
 start=$SECONDS
-export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+# Bazel asks for both, and neither a bare machine nor a user without a name need have them.
+home=$(getent passwd "$(id -u)" | cut -d: -f6) || true
+export HOME=${HOME:-${home:-${TMPDIR:-/tmp}/homerank-$(id -u)}} USER=${USER:-$(id -un 2>/dev/null || true)}
 build=(bazel build --config=opt //service:homerank)
 if [ -t 1 ]; then
     "${build[@]}" </dev/null

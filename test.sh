@@ -21,7 +21,9 @@ case "${1-}" in
 esac
 
 tools/setup.sh || exit 1
-export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+# Bazel asks for both, and neither a bare machine nor a user without a name need have them.
+home=$(getent passwd "$(id -u)" | cut -d: -f6) || true
+export HOME=${HOME:-${home:-${TMPDIR:-/tmp}/homerank-$(id -u)}} USER=${USER:-$(id -un 2>/dev/null || true)}
 
 data=()
 if [ -z "${HOMERANK_SHARED-}" ] && [ -d ../shared ]; then HOMERANK_SHARED=$(realpath ../shared); fi
