@@ -58,19 +58,29 @@ class Comparison:
               + f" in {time.monotonic() - begun:.0f} s", flush=True)
         return model, scores, aucs
 
+    def merits(self, kind):
+        """{rate: mean AUC of the frequent tasks on the tuning day}, of the runs there are."""
+        head = f"tune-{kind}@"
+        return {float(path.stem[len(head):]): float(np.mean(json.loads(path.read_text())[:FREQUENT]))
+                for path in self.out.glob(head + "*.json")}
+
+    def try_rate(self, kind, rate):
+        path = self.out / f"tune-{kind}@{rate:g}.json"
+        if not path.exists():
+            _, _, aucs = self.fit_and_score(kind, rate, 1, TUNE_LAST, TUNE_DAY)
+            path.write_text(json.dumps(aucs))
+
     def tune(self):
+        """RATES, and on past the largest while that is the best."""
         for kind in builders.KINDS:
             for rate in RATES:
-                path = self.out / f"tune-{kind}-{rate:g}.json"
-                if not path.exists():
-                    _, _, aucs = self.fit_and_score(kind, rate, 1, TUNE_LAST, TUNE_DAY)
-                    path.write_text(json.dumps(aucs))
+                self.try_rate(kind, rate)
+            while self.rate(kind) == max(self.merits(kind)):
+                self.try_rate(kind, 2 * self.rate(kind))
 
     def rate(self, kind):
-        """The rate with the best mean AUC of the frequent tasks on the tuning day."""
-        merit = {rate: np.mean(json.loads((self.out / f"tune-{kind}-{rate:g}.json").read_text())[:FREQUENT])
-                 for rate in RATES}
-        return max(merit, key=merit.get)
+        merits = self.merits(kind)
+        return max(merits, key=merits.get)
 
     def run(self):
         for seed in SEEDS:
