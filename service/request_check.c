@@ -36,7 +36,7 @@ static hr_status check_attributes(const char *attributes, hr_error *err) {
     const size_t nbytes = strlen(attributes);
     if (nbytes == 0) return HR_OK;
     if (nbytes > HR_MAX_ATTRIBUTES_NBYTES)
-        return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "attributes: expected at most %d bytes, found %zu",
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "attributes: expected at most %d bytes, found %zu",
                             HR_MAX_ATTRIBUTES_NBYTES, nbytes);
     json_t *value = NULL;
     hr_status status = hr_json_parse(attributes, nbytes, &value, err);

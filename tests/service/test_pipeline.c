@@ -128,7 +128,7 @@ static void attributes_are_a_json_object_of_at_most_64_kib(void **state) {
     attributes[0] = '{', attributes[MOST - 1] = '}';
     assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_OK);
     attributes[MOST] = ' ';
-    assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_RESOURCE_EXHAUSTED);
+    assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_INVALID_ARGUMENT);
     assert_string_equal(call.error.message, "attributes: expected at most 65536 bytes, found 65537");
     hr_arena_destroy(arena);
 }
