@@ -165,9 +165,10 @@ const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
                                   "homerank features load --store lmdb:features.lmdb --in features.jsonl.gz"},
     [HR_COMMAND_FEATURES_GET] = {"features get", NULL, "Print one record of a store.",
                                  "homerank features get --store lmdb:features.lmdb --entity user --id u1"},
-    [HR_COMMAND_INSPECT] = {"inspect", "DIR",
-                            "Print a model's network as a tree, its tasks, tables, parameters and FLOPs; or, with "
-                            "data, whether its experts and gates are healthy.",
-                            "homerank inspect models/home/1 --data requests.jsonl "
-                            "--store lmdb:features.lmdb --html home.html"},
+    [HR_COMMAND_INSPECT] =
+        {"inspect", "DIR",
+         "Print a model's network as a tree, its tasks, tables, parameters and FLOPs; or, with "
+         "data, whether its experts and gates are healthy.",
+         "homerank inspect models/home/1 --data requests.jsonl "
+         "--store lmdb:features.lmdb --html home.html"},
 };
