@@ -237,10 +237,10 @@ static void feature_gate_up(network *n, const hr_unit *u, const hr_pieces *x, ui
     uint32_t matrix = hr__add_plain_product(&n->b, low, y, l, f->rank, n_columns);
     for (uint32_t i = 0; i < x->count; i++) {
         const hr_piece *piece = &x->items[i];
-        for (uint32_t c = 0; c < piece->width; c++) {
-            uint32_t to = piece->to + c;
-            if (to < column || to >= column + n_columns) continue;
-            hr__plain_row(&n->b, matrix, to - column, f->rank, up + (size_t)(piece->from + c) * f->rank);
+        uint32_t c = piece->to < column ? column - piece->to : 0;
+        for (; c < piece->width && piece->to + c < column + n_columns; c++) {
+            hr__plain_row(&n->b, matrix, piece->to + c - column, f->rank,
+                          up + (size_t)(piece->from + c) * f->rank);
         }
     }
 }
@@ -466,25 +466,58 @@ static bool live_together(const hr_buffer *a, const hr_buffer *b) {
     return a->first <= b->last && b->first <= a->last;
 }
 
-/* First fit in the order of creation, which is the order of first use: the same bytes are written again soon
- * after they were last read, while they are still in the cache. */
-void hr_program_place(hr_program *program, hr_operand operand, uint32_t max_rows) {
-    program->nbytes = 0;
-    for (uint32_t i = 0; i < program->n_buffers; i++) {
-        hr_buffer *buffer = &program->buffers[i];
-        size_t nbytes = hr_buffer_nbytes(buffer, operand, max_rows);
-        buffer->offset = 0;
-        for (uint32_t j = 0; j < i; j++) {
-            const hr_buffer *placed = &program->buffers[j];
-            size_t end = placed->offset + hr_buffer_nbytes(placed, operand, max_rows);
-            bool clear = !live_together(buffer, placed) || end <= buffer->offset ||
-                         buffer->offset + nbytes <= placed->offset;
-            if (clear) continue;
-            buffer->offset = end;
-            j = UINT32_MAX; /* look at all of them again from here */
+typedef struct placement {
+    hr_buffer *buffers;
+    hr_operand operand;
+    uint32_t max_rows;
+    uint32_t lowest; /* placed buffers by offset, but for those that none to come can meet; linked by next */
+    size_t nbytes;
+} placement;
+
+/* The first gap between the buffers that live while this one does. */
+static void place_buffer(placement *p, uint32_t index) {
+    hr_buffer *buffer = &p->buffers[index];
+    size_t nbytes = hr_buffer_nbytes(buffer, p->operand, p->max_rows);
+    uint32_t *link = &p->lowest;
+    buffer->offset = 0;
+    while (*link != HR_NONE) {
+        const hr_buffer *placed = &p->buffers[*link];
+        if (placed->last < buffer->since) {
+            *link = placed->next;
+            continue;
         }
-        if (buffer->offset + nbytes > program->nbytes) program->nbytes = buffer->offset + nbytes;
+        if (live_together(buffer, placed)) {
+            if (buffer->offset + nbytes <= placed->offset) break;
+            size_t end = placed->offset + hr_buffer_nbytes(placed, p->operand, p->max_rows);
+            if (end > buffer->offset) buffer->offset = end;
+        }
+        link = &p->buffers[*link].next;
     }
+    for (link = &p->lowest; *link != HR_NONE && p->buffers[*link].offset < buffer->offset;)
+        link = &p->buffers[*link].next;
+    buffer->next = *link;
+    *link = index;
+    if (buffer->offset + nbytes > p->nbytes) p->nbytes = buffer->offset + nbytes;
+}
+
+/* First fit in the order of creation, which is nearly that of first use: the same bytes are written again
+ * soon after they were last read, while they are still in the cache. What is there from the start goes first:
+ * some of it was created late. */
+void hr_program_place(hr_program *program, hr_operand operand, uint32_t max_rows) {
+    hr_buffer *buffers = program->buffers;
+    placement p = {.buffers = buffers, .operand = operand, .max_rows = max_rows, .lowest = HR_NONE};
+    uint32_t since = HR_NONE;
+    for (uint32_t i = program->n_buffers; i-- > 0;) {
+        if (buffers[i].first != 0 && buffers[i].first < since) since = buffers[i].first;
+        buffers[i].since = buffers[i].first == 0 ? 0 : since;
+    }
+    for (uint32_t i = 0; i < program->n_buffers; i++) {
+        if (buffers[i].first == 0) place_buffer(&p, i);
+    }
+    for (uint32_t i = 0; i < program->n_buffers; i++) {
+        if (buffers[i].first != 0) place_buffer(&p, i);
+    }
+    program->nbytes = p.nbytes;
 }
 
 hr_status hr_program_pack(hr_program *program, const hr_gemm_set *set, hr_error *err) {

@@ -23,7 +23,8 @@ typedef struct hr_buffer {
     uint32_t width, parts;
     bool operand; /* of the operand kind, else f32 */
     uint32_t first, last;
-    size_t offset; /* in a worker's memory; buffers that do not live at the same time may overlap */
+    size_t offset;        /* in a worker's memory; buffers that do not live at the same time may overlap */
+    uint32_t since, next; /* while places are found: no buffer to come lives before; the next by offset */
 } hr_buffer;
 
 /* In whole cache lines, for blocks of max_rows rows. */

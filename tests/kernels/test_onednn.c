@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/thread.h"
 #include "kernels/backend.h"
@@ -243,6 +244,45 @@ static void any_entity_may_have_all_the_features(void **state) {
     }
 }
 
+/* One unit of E experts with n_hidden layers of one value each: E * n_hidden products. */
+static void make_experts(hr_random_plan *random_plan, uint32_t n_experts, uint32_t n_hidden) {
+    hr_plan *plan = &random_plan->plan;
+    hr_unit *unit = (hr_unit *)plan->layers[0].units; /* the random plan's own memory */
+    hr_expert_layer *layers = hr_arena_calloc(random_plan->arena, n_hidden, sizeof *layers);
+    const float *zeros =
+        hr_arena_calloc(random_plan->arena, (size_t)n_experts * unit->input.width, sizeof *zeros);
+    assert_true(layers != NULL && zeros != NULL);
+    for (uint32_t i = 0; i < n_hidden; i++) {
+        layers[i] = (hr_expert_layer){.in = i == 0 ? unit->input.width : 1, .out = 1};
+        layers[i].weight = layers[i].bias = layers[i].norm_weight = layers[i].norm_bias = zeros;
+    }
+    unit->n_experts = unit->n_mixed = n_experts;
+    unit->n_expert_layers = n_hidden;
+    unit->expert_layers = layers;
+    unit->gate_weight = unit->gate_bias = zeros;
+    unit->self_gate = false;
+    unit->width = 1;
+    for (uint32_t t = 0; t < plan->n_tasks; t++) {
+        hr_task *task = (hr_task *)&plan->tasks[t];
+        ((hr_linear *)&task->tower[task->n_tower - 1])->in = 1;
+        task->tower += task->n_tower - 1;
+        task->n_tower = 1;
+        task->input.width = 1;
+    }
+}
+
+static void a_network_of_very_many_products_is_prepared_in_seconds(void **state) {
+    (void)state;
+    hr_random_plan *random_plan = hr_random_plan_create(HR_RANDOM_SHARED_BOTTOM, 0);
+    make_experts(random_plan, 1024, 8);
+    clock_t start = clock(); /* of this process: what else the machine does counts for nothing */
+    fixture f;
+    fixture_open_plan(&f, random_plan, HR_PRECISION_F32);
+    check_agreement(&f, 3, HR_PRECISION_F32);
+    assert_in_range((clock() - start) / CLOCKS_PER_SEC, 0, 20);
+    fixture_close(&f);
+}
+
 typedef struct side {
     hr_worker *worker;
     hr_random_batch *batch;
@@ -298,6 +338,7 @@ int main(void) {
         cmocka_unit_test(logits_are_the_references_whatever_the_batch),
         cmocka_unit_test(an_empty_batch_is_fine),
         cmocka_unit_test(any_entity_may_have_all_the_features),
+        cmocka_unit_test(a_network_of_very_many_products_is_prepared_in_seconds),
         cmocka_unit_test(workers_of_one_engine_run_side_by_side),
         cmocka_unit_test(an_engine_says_how_it_runs),
     };
