@@ -187,6 +187,49 @@ static hr_status read_settings(hr_network_reader *r, const json_t *network, hr_c
     return HR_OK;
 }
 
+/* ---- The whole ---- */
+
+typedef struct extent {
+    uint64_t products;   /* matrix products of a row */
+    uint64_t row_values; /* inputs, experts' layers and outputs of a row */
+} extent;
+
+static void extent_add_unit(extent *sum, const hr_unit *unit) {
+    bool own_gate_input = unit->gate_input.sources != unit->input.sources;
+    sum->products +=
+        2 * (uint64_t)unit->feature_gate.loras + (uint64_t)unit->n_experts * unit->n_expert_layers;
+    sum->row_values += (uint64_t)unit->input.width + unit->width;
+    if (own_gate_input) sum->row_values += unit->gate_input.width;
+    for (uint32_t i = 0; i < unit->n_expert_layers; i++) {
+        sum->row_values += (uint64_t)unit->n_experts * unit->expert_layers[i].out;
+    }
+}
+
+static hr_status check_extent(const hr_plan *plan, hr_error *err) {
+    extent sum = {0};
+    for (uint32_t y = 0; y < plan->n_layers; y++) {
+        const hr_layer *layer = &plan->layers[y];
+        for (uint32_t u = 0; u < layer->n_units; u++) extent_add_unit(&sum, &layer->units[u]);
+    }
+    for (uint32_t t = 0; t < plan->n_tasks; t++) {
+        sum.products += plan->tasks[t].n_tower;
+        for (uint32_t i = 0; i < plan->tasks[t].n_tower; i++) sum.row_values += plan->tasks[t].tower[i].out;
+    }
+    if (sum.products > HR_MAX_PRODUCTS) {
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "network: expected at most %d layers of experts, LoRAs and towers, found %llu",
+                            HR_MAX_PRODUCTS, (unsigned long long)sum.products);
+    }
+    if (sum.row_values > HR_MAX_ROW_VALUES) {
+        return hr_error_set(
+            err, HR_INVALID_ARGUMENT,
+            "network: expected inputs, experts' layers and outputs of at most %d values in all, "
+            "found %llu",
+            HR_MAX_ROW_VALUES, (unsigned long long)sum.row_values);
+    }
+    return HR_OK;
+}
+
 hr_status hr_network_read(const json_t *value, const hr_schema *schema, hr_arena *arena, hr_plan *plan,
                           hr_config_norm *norm, hr_error *err) {
     static const char *const keys[] = {"activation",       "norm",   "norm_eps",
@@ -196,5 +239,6 @@ hr_status hr_network_read(const json_t *value, const hr_schema *schema, hr_arena
     TRY(hr_json_check_keys(value, "network", keys, sizeof keys / sizeof keys[0], err));
     TRY(read_settings(&reader, value, norm));
     TRY(read_layers(&reader, value));
-    return read_tasks(&reader, value);
+    TRY(read_tasks(&reader, value));
+    return check_extent(plan, err);
 }

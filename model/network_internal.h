@@ -4,7 +4,9 @@
 
 #include "model/network.h"
 
-/* Bounds that no real network meets; they keep every product of sizes within 64 bits. */
+/* Bounds that no real network meets. They keep every product of sizes within 64 bits and, the last two, what
+ * a backend prepares and keeps for a row in proportion: a config.json can ask for very much without tensors,
+ * since a unit that mixes a single expert has none. */
 enum {
     HR_MAX_LAYERS = 64,
     HR_MAX_UNITS = 1024,
@@ -14,7 +16,9 @@ enum {
     HR_MAX_WIDTH = 1 << 16,
     HR_MAX_SOURCES = 1024,
     HR_MAX_INPUT_WIDTH = 1 << 22,
-    HR_MAX_LORAS = 64
+    HR_MAX_LORAS = 64,
+    HR_MAX_PRODUCTS = 1 << 14,
+    HR_MAX_ROW_VALUES = 1 << 23
 };
 
 /* A network is read key by key, and the first that is wrong ends it: returns its status from the caller. */

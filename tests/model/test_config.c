@@ -251,6 +251,18 @@ static void widths_are_bounded(void **state) {
     expect_refused("\"activation\": \"swish\"", "\"activation\": \"gelu\"", "activation: expected");
 }
 
+/* Each bound for itself allows what would take gigabytes, with next to no tensors. */
+static void what_a_row_needs_is_bounded_in_all(void **state) {
+    (void)state;
+    const char *const hidden = "\"experts\": 0, \"hidden\": []";
+    expect_refused(hidden, "\"experts\": 1024, \"hidden\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]",
+                   "network: expected at most 16384 layers of experts, LoRAs and towers, found 16");
+    expect_refused(hidden, "\"experts\": 200, \"hidden\": [65536, 1]",
+                   "of at most 8388608 values in all, found 1");
+    expect_accepted(hidden, "\"experts\": 1000, \"hidden\": [1,1,1,1,1,1,1,1]");
+    expect_accepted(hidden, "\"experts\": 100, \"hidden\": [65536, 1]");
+}
+
 static void files_that_are_too_large_or_none_are_refused(void **state) {
     (void)state;
     char dir[256], path[300];
@@ -285,6 +297,7 @@ int main(void) {
         cmocka_unit_test(a_self_gates_own_experts_have_the_mixes_width),
         cmocka_unit_test(gates_need_what_they_gate),
         cmocka_unit_test(widths_are_bounded),
+        cmocka_unit_test(what_a_row_needs_is_bounded_in_all),
         cmocka_unit_test(files_that_are_too_large_or_none_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
