@@ -142,7 +142,7 @@ if [ -t 1 ]; then
 else
     "${build[@]}" >"$scratch/build.log" 2>&1 </dev/null || die "the build failed" "$scratch/build.log"
 fi
-bazel shutdown # its server would stay for hours
+bazel shutdown >/dev/null 2>&1 || true # its server would stay for hours
 homerank=bazel-bin/service/homerank
 echo "$("$homerank" --version), built in $((SECONDS - start)) s"
 
