@@ -54,8 +54,8 @@ typedef struct hr_worker hr_worker;
 
 /* name: "reference", "onednn", "cuda" or "auto" (the fastest that this build has and this machine can run).
  * The plan is borrowed and must outlive the engine. Allocates all that is shared.
- * Errors: INVALID_ARGUMENT (unknown name), UNAVAILABLE (not in this build or not on this machine, with the
- * reason), OUT_OF_MEMORY, DEVICE. */
+ * Errors: INVALID_ARGUMENT (unknown name; a plan the backend cannot hold), UNAVAILABLE (not in this build or
+ * not on this machine, with the reason), OUT_OF_MEMORY, DEVICE. */
 hr_status hr_engine_create(const char *name, hr_precision precision, const hr_plan *plan, hr_engine **engine,
                            hr_error *err);
 void hr_engine_destroy(hr_engine *engine); /* after its workers; NULL is allowed */

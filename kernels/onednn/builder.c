@@ -4,6 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Packed weights may take this much and, past it, so many times what the plan's take. Layers of one value,
+ * padded in both directions, would take 256 times that. */
+#define FREE_WEIGHTS ((uint64_t)1 << 26)
+enum { MOST_PADDING = 8 };
+
 /* Arrays grow by doubling at powers of two. */
 void *hr__append(hr_builder *b, void *array, uint32_t *n, size_t size) {
     void **items = array;
@@ -102,6 +107,8 @@ static uint32_t add_spec(hr_builder *b, hr_gemm_spec spec) {
 
 /* Zeros. Returns its index; void when out of memory. */
 static uint32_t add_matrix(hr_builder *b, hr_gemm_spec spec) {
+    b->n_padded += (uint64_t)spec.n * spec.k;
+    if (b->n_padded > FREE_WEIGHTS + MOST_PADDING * b->n_weights) b->narrow = b->oom = true;
     uint32_t gemm = add_spec(b, spec);
     hr_matrix *m = hr__append(b, &b->program->matrices, &b->program->n_matrices, sizeof *m);
     if (!m) return 0;
@@ -142,6 +149,7 @@ void hr__product_rows(hr_builder *b, const hr_product *product, uint32_t to, uin
                       const float *bias, uint32_t count) {
     const hr_reading *reads = product->reads;
     if (b->oom) return;
+    b->n_weights += (uint64_t)count * k;
     for (uint32_t i = 0; i < count; i++, weight += k) {
         copy_pieces(reads->split ? &reads->item : &reads->all, weight,
                     matrix_row(b, product->matrix, to + i));
@@ -190,5 +198,7 @@ uint32_t hr__add_plain_product(hr_builder *b, uint32_t x, uint32_t y, uint32_t p
 }
 
 void hr__plain_row(hr_builder *b, uint32_t matrix, uint32_t to, uint32_t k, const float *weight) {
-    if (!b->oom) memcpy(matrix_row(b, matrix, to), weight, k * sizeof(float));
+    if (b->oom) return;
+    b->n_weights += k;
+    memcpy(matrix_row(b, matrix, to), weight, k * sizeof(float));
 }

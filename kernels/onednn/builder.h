@@ -32,6 +32,8 @@ typedef struct hr_builder {
     const hr_plan *plan;
     hr_program *program;
     bool bf16, oom;
+    bool narrow;                            /* with oom: padding makes too much of the weights */
+    uint64_t n_weights, n_padded;           /* of all products: the plan's, and as packed */
     uint32_t items_operand, shared_operand; /* buffers of v's parts as operands, or HR_NONE */
     hr_step spare;                          /* what a failed append returns */
 } hr_builder;

@@ -202,8 +202,8 @@ void hr_gemm_set_destroy(hr_gemm_set *set) {
 }
 
 /* One attempt; *set stays NULL, with HR_OK, where this CPU cannot do it or does it wrong. */
-static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *how, hr_gemm_set **result,
-                         hr_error *err) {
+static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *how, uint32_t max_rows,
+                         hr_gemm_set **result, hr_error *err) {
     hr_status status = HR_OK;
     bool good = true;
     hr_gemm_set *set = calloc(1, sizeof *set);
@@ -215,6 +215,7 @@ static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *
     set->n_gemms = n;
     set->n_sizes = how->n_sizes;
     memcpy(set->sizes, how->sizes, how->n_sizes * sizeof how->sizes[0]);
+    while (set->n_sizes > 1 && set->sizes[set->n_sizes - 1] > max_rows) set->n_sizes--;
     for (uint32_t i = 0; i < n; i++) set->gemms[i].spec = specs[i];
 
     dnnl_status_t dnnl = dnnl_engine_create(&set->engine, dnnl_cpu, 0);
@@ -244,8 +245,8 @@ static bool has_bf16(void) {
     return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
-hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, hr_gemm_set **set,
-                             hr_error *err) {
+hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, uint32_t max_rows,
+                             hr_gemm_set **set, hr_error *err) {
     enum {
         N_F32 = sizeof SIZES_F32 / sizeof SIZES_F32[0],
         N_BF16 = sizeof SIZES_BF16 / sizeof SIZES_BF16[0]
@@ -260,7 +261,7 @@ hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, h
     bool native = bf16 && has_bf16();
     for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
         if (tries[i].bf16 && !native) continue;
-        hr_status status = set_try(specs, n, &tries[i], set, err);
+        hr_status status = set_try(specs, n, &tries[i], max_rows, set, err);
         if (status != HR_OK) return status;
         if (*set) break;
         hr_log(HR_LOG_WARN, "onednn: primitives refused",

@@ -61,9 +61,10 @@ typedef struct hr_gemm_call {
 
 /* Makes the primitives of the specs (n) and finds block sizes at which every one of them gives a row the same
  * bits at any size and place (see gemm_check.c). bf16: HR_OPERAND_BF16 where oneDNN multiplies it natively
- * and right, else HR_OPERAND_ROUNDED. Errors: OUT_OF_MEMORY, DEVICE. */
-hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, hr_gemm_set **set,
-                             hr_error *err);
+ * and right, else HR_OPERAND_ROUNDED. Sizes past max_rows are left out, but never the smallest. Errors:
+ * OUT_OF_MEMORY, DEVICE. */
+hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, uint32_t max_rows,
+                             hr_gemm_set **set, hr_error *err);
 void hr_gemm_set_destroy(hr_gemm_set *set); /* NULL is allowed */
 
 /* Packs weight (n, k) and bias (n), both padded with zeros; weight is rounded in place where the set's

@@ -29,6 +29,9 @@
 /* What a block costs besides its rows, in rows: streaming the weights and the calls. */
 enum { BLOCK_OVERHEAD_ROWS = 6 };
 
+/* What a worker's buffers may take; a network so wide that they would take more runs in smaller blocks. */
+enum { BUFFERS_NBYTES = 256 << 20 };
+
 typedef struct onednn_engine {
     hr_program *program;
     hr_gemm_set *gemms;
@@ -81,7 +84,10 @@ static hr_status engine_prepare(onednn_engine *engine, const hr_plan *plan, hr_e
     bool bf16 = engine->precision == HR_PRECISION_BF16;
     hr_status status = hr_program_create(plan, bf16, &engine->program, err);
     if (status != HR_OK) return status;
-    status = hr_gemm_set_create(engine->program->specs, engine->program->n_specs, bf16, &engine->gemms, err);
+    hr_program_place(engine->program, HR_OPERAND_F32, 1);
+    uint32_t max_rows = (uint32_t)(BUFFERS_NBYTES / (engine->program->nbytes + 1));
+    status = hr_gemm_set_create(engine->program->specs, engine->program->n_specs, bf16, max_rows,
+                                &engine->gemms, err);
     if (status != HR_OK) return status;
     engine->max_rows = engine->gemms->sizes[engine->gemms->n_sizes - 1];
     engine->next_size = calloc(engine->max_rows + 1, sizeof *engine->next_size);

@@ -436,6 +436,12 @@ hr_status hr_program_create(const hr_plan *plan, bool bf16, hr_program **result,
     free(reads);
     if (n.b.oom) {
         hr_program_destroy(program);
+        if (n.b.narrow) {
+            return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                "backend onednn: expected layers wide enough to be padded to %d, found %llu "
+                                "weights that take the room of %llu or more",
+                                HR_PAD, (unsigned long long)n.b.n_weights, (unsigned long long)n.b.n_padded);
+        }
         return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory preparing the network");
     }
     *result = program;

@@ -114,7 +114,7 @@ typedef struct hr_program {
     size_t nbytes;      /* of all buffers, once placed */
 } hr_program;
 
-/* Errors: OUT_OF_MEMORY. */
+/* Errors: OUT_OF_MEMORY; INVALID_ARGUMENT where padding would make very much of narrow layers. */
 hr_status hr_program_create(const hr_plan *plan, bool bf16, hr_program **program, hr_error *err);
 void hr_program_destroy(hr_program *program); /* NULL is allowed */
 

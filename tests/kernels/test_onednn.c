@@ -244,37 +244,75 @@ static void any_entity_may_have_all_the_features(void **state) {
     }
 }
 
-/* One unit of E experts with n_hidden layers of one value each: E * n_hidden products. */
-static void make_experts(hr_random_plan *random_plan, uint32_t n_experts, uint32_t n_hidden) {
+/* Makes of the plan's only unit one of E experts that read v `repeats` times, with n_hidden layers of one
+ * value and a last one of `width`. All weights are zeros. */
+static void make_experts(hr_random_plan *random_plan, uint32_t repeats, uint32_t n_experts, uint32_t n_hidden,
+                         uint32_t width) {
     hr_plan *plan = &random_plan->plan;
+    hr_arena *arena = random_plan->arena;
     hr_unit *unit = (hr_unit *)plan->layers[0].units; /* the random plan's own memory */
-    hr_expert_layer *layers = hr_arena_calloc(random_plan->arena, n_hidden, sizeof *layers);
-    const float *zeros =
-        hr_arena_calloc(random_plan->arena, (size_t)n_experts * unit->input.width, sizeof *zeros);
-    assert_true(layers != NULL && zeros != NULL);
-    for (uint32_t i = 0; i < n_hidden; i++) {
-        layers[i] = (hr_expert_layer){.in = i == 0 ? unit->input.width : 1, .out = 1};
+    uint32_t in = repeats * unit->input.width, widest = in > width ? in : width;
+    hr_source *sources = hr_arena_calloc(arena, repeats, sizeof *sources);
+    hr_expert_layer *layers = hr_arena_calloc(arena, (size_t)n_hidden + 1, sizeof *layers);
+    const float *zeros = hr_arena_calloc(arena, (size_t)n_experts * widest, sizeof *zeros);
+    assert_true(sources != NULL && layers != NULL && zeros != NULL);
+    for (uint32_t i = 0; i < repeats; i++) sources[i] = unit->input.sources[0];
+    for (uint32_t i = 0; i <= n_hidden; i++) {
+        layers[i] = (hr_expert_layer){.in = i == 0 ? in : 1, .out = i == n_hidden ? width : 1};
         layers[i].weight = layers[i].bias = layers[i].norm_weight = layers[i].norm_bias = zeros;
     }
+    unit->input = (hr_input){sources, repeats, in};
+    unit->feature_gate.loras = 0;
     unit->n_experts = unit->n_mixed = n_experts;
-    unit->n_expert_layers = n_hidden;
+    unit->n_expert_layers = n_hidden + 1;
     unit->expert_layers = layers;
     unit->gate_weight = unit->gate_bias = zeros;
     unit->self_gate = false;
-    unit->width = 1;
+    unit->width = width;
     for (uint32_t t = 0; t < plan->n_tasks; t++) {
         hr_task *task = (hr_task *)&plan->tasks[t];
-        ((hr_linear *)&task->tower[task->n_tower - 1])->in = 1;
-        task->tower += task->n_tower - 1;
+        hr_linear *last = (hr_linear *)&task->tower[task->n_tower - 1];
+        *last = (hr_linear){.in = width, .out = 1, .weight = zeros, .bias = zeros};
+        task->tower = last;
         task->n_tower = 1;
-        task->input.width = 1;
+        task->input.width = width;
     }
+}
+
+static void a_very_wide_network_runs_in_smaller_blocks(void **state) {
+    (void)state;
+    char text[160];
+    hr_random_plan *random_plan = hr_random_plan_create(HR_RANDOM_SHARED_BOTTOM, 0);
+    make_experts(random_plan, 1, 12, 1, 65536); /* 128 rows would be 400 MB */
+    fixture f;
+    fixture_open_plan(&f, random_plan, HR_PRECISION_F32);
+    hr_engine_describe(f.engine, text, sizeof text);
+    if (strstr(text, "128") != NULL || strstr(text, "64") == NULL) fail_msg("%s", text);
+    check_agreement(&f, 65, HR_PRECISION_F32);
+    fixture_close(&f);
+}
+
+/* Of 16 million weights padding would make 270 million. */
+static void layers_too_narrow_to_pad_are_refused(void **state) {
+    (void)state;
+    hr_error err;
+    hr_engine *engine;
+    hr_random_plan *random_plan = hr_random_plan_create(HR_RANDOM_SHARED_BOTTOM, 0);
+    uint32_t repeats = 16384 / random_plan->plan.schema->width;
+    make_experts(random_plan, repeats, 1024, 0, 1);
+    for (hr_precision precision = HR_PRECISION_F32; precision <= HR_PRECISION_BF16; precision++) {
+        assert_int_equal(hr_engine_create("onednn", precision, &random_plan->plan, &engine, &err),
+                         HR_INVALID_ARGUMENT);
+        if (strstr(err.message, "expected layers wide enough to be padded to 16, found") == NULL)
+            fail_msg("%s", err.message);
+    }
+    hr_random_plan_destroy(random_plan);
 }
 
 static void a_network_of_very_many_products_is_prepared_in_seconds(void **state) {
     (void)state;
     hr_random_plan *random_plan = hr_random_plan_create(HR_RANDOM_SHARED_BOTTOM, 0);
-    make_experts(random_plan, 1024, 8);
+    make_experts(random_plan, 1, 1024, 7, 1);
     clock_t start = clock(); /* of this process: what else the machine does counts for nothing */
     fixture f;
     fixture_open_plan(&f, random_plan, HR_PRECISION_F32);
@@ -339,6 +377,8 @@ int main(void) {
         cmocka_unit_test(an_empty_batch_is_fine),
         cmocka_unit_test(any_entity_may_have_all_the_features),
         cmocka_unit_test(a_network_of_very_many_products_is_prepared_in_seconds),
+        cmocka_unit_test(a_very_wide_network_runs_in_smaller_blocks),
+        cmocka_unit_test(layers_too_narrow_to_pad_are_refused),
         cmocka_unit_test(workers_of_one_engine_run_side_by_side),
         cmocka_unit_test(an_engine_says_how_it_runs),
     };
