@@ -68,8 +68,9 @@ static hr_status backend_find(const char *name, const hr_backend_i **backend, hr
     }
     for (size_t i = 0; i < sizeof known_names / sizeof known_names[0]; i++) {
         if (strcmp(name, known_names[i]) != 0) continue;
-        return hr_error_set(err, HR_UNAVAILABLE, "backend \"%s\" is not in this build (it has %s)", name,
-                            hr_backend_names());
+        return hr_error_set(err, HR_UNAVAILABLE,
+                            "backend \"%s\" is not in this build (it has %s), made %s a CUDA toolkit", name,
+                            hr_backend_names(), HR_CUDA_TOOLKIT ? "with" : "without");
     }
     return hr_error_set(err, HR_INVALID_ARGUMENT, "backend: expected auto or one of %s, found %s",
                         hr_backend_names(), hr_quote(name, strlen(name)).text);

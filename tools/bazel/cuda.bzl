@@ -1,4 +1,5 @@
-"""Finds the CUDA toolkit at build time: $CUDA_HOME, else /usr/local/cuda. Without one the build has no cuda backend."""
+"""Finds the CUDA toolkit at build time: $CUDA_HOME, else /usr/local/cuda. The build says which, and so does the error of
+`--backend cuda` in a build without that backend."""
 
 def _cuda_toolkit_impl(ctx):
     home = ctx.os.environ.get("CUDA_HOME", "/usr/local/cuda")
@@ -6,7 +7,7 @@ def _cuda_toolkit_impl(ctx):
     available = nvcc.exists
     if available:
         ctx.symlink(home, "toolkit")
-        print("CUDA toolkit found at %s: cuda code can be compiled in" % home)  # buildifier: disable=print
+        print("CUDA toolkit found at %s" % home)  # buildifier: disable=print
     else:
         print("no CUDA toolkit at %s: building without the cuda backend" % home)  # buildifier: disable=print
     ctx.file("BUILD", "")
