@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "service/ranking.h"
+#include "tests/model/model_folder.h"
 #include "tests/service/tiny_service.h"
 
 /* Logits of click (sigmoid) and time (identity); the fusion is click + 0.5 time. */
@@ -58,6 +59,26 @@ static void what_is_not_finite_ranks_last_by_position(void **state) {
     hr_arena_destroy(arena);
 }
 
+static int setup_click_alone(void **state) {
+    char *config = test_replace(test_tiny_config, ", \"time\": 0.5", "");
+    int result = tiny_service_setup_with(state, config);
+    free(config);
+    return result;
+}
+
+static void an_output_outside_the_fusion_that_is_not_finite_ranks_its_item_last(void **state) {
+    const float logits[] = {5.0F, INFINITY, -5.0F, 0.0F};
+    Homerank__V1__RankResponse response;
+    uint32_t n_not_finite;
+    hr_arena *arena = hr_arena_create(1 << 20);
+    fill(state, arena, "{\"user_id\": \"1\", \"item_ids\": [\"a\", \"b\"]}", logits, &response,
+         &n_not_finite);
+    assert_int_equal(n_not_finite, 1);
+    assert_string_equal(response.item_ids[0], "b");
+    assert_string_equal(response.item_ids[1], "a");
+    hr_arena_destroy(arena);
+}
+
 static void equal_scores_keep_the_order_of_the_request_in_any_number(void **state) {
     enum { N = 100 };
     float logits[2 * N] = {0};
@@ -79,6 +100,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TINY_TEST(outputs_are_applied_and_fused_in_the_order_of_the_score),
         TINY_TEST(what_is_not_finite_ranks_last_by_position),
+        cmocka_unit_test_setup_teardown(an_output_outside_the_fusion_that_is_not_finite_ranks_its_item_last,
+                                        setup_click_alone, tiny_service_teardown),
         TINY_TEST(equal_scores_keep_the_order_of_the_request_in_any_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,7 +27,7 @@ static void check(hr_status status, const hr_error *err) {
     if (status != HR_OK) fail_msg("%s", err->message);
 }
 
-static void write_model(tiny_service *s) {
+static void write_model(tiny_service *s, const char *config) {
     test_tensors tensors = {0};
     char model[300];
     test_folder_make(s->root, sizeof s->root);
@@ -36,15 +36,19 @@ static void write_model(tiny_service *s) {
     test_folder_sub(model, "1");
     snprintf(s->folder, sizeof s->folder, "%s/1", model);
     test_tiny_tensors(&tensors, "batch");
-    test_write_config(s->folder, test_tiny_config);
+    test_write_config(s->folder, config);
     test_write_tensors(s->folder, &tensors);
     test_tensors_clear(&tensors);
 }
 
 int tiny_service_setup(void **state) {
+    return tiny_service_setup_with(state, test_tiny_config);
+}
+
+int tiny_service_setup_with(void **state, const char *config) {
     tiny_service *s = calloc(1, sizeof *s);
     assert_non_null(s);
-    write_model(s);
+    write_model(s, config);
     const hr_repository_options repository = {
         .model = {.backend = "reference", .n_workers = tiny_pipeline_options.n_workers},
         .prepare = hr_servable_prepare,

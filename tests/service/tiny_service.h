@@ -19,6 +19,9 @@ extern const hr_pipeline_options tiny_pipeline_options;
 int tiny_service_setup(void **state);
 int tiny_service_teardown(void **state);
 
+/* The setup with another config.json for the same tensors. */
+int tiny_service_setup_with(void **state, const char *config);
+
 /* A request in the arena from its JSON form. */
 Homerank__V1__RankRequest *tiny_request(hr_arena *arena, const char *json);
 
