@@ -49,6 +49,7 @@ typedef struct call_state {
     hr_pipeline *pipeline;
     hr_rank_call *call;
     hr_model *model; /* one reference */
+    hr_ranking_choice choice;
     hr_fetch fetch;
     uint64_t fetch_begun_ns, fetch_done_ns;
     uint64_t features_ns, model_ns;
@@ -211,8 +212,8 @@ static hr_status encode(call_state *state, hr_arena *scratch, hr_slice *slice) {
 static hr_status rank(call_state *state, const float *logits) {
     hr_rank_call *call = state->call;
     uint32_t n_not_finite;
-    hr_status status = hr_ranking_fill(state->model, call->request, logits, call->arena, call->response,
-                                       &n_not_finite, &call->error);
+    hr_status status = hr_ranking_fill(state->model, call->request, &state->choice, logits, call->arena,
+                                       call->response, &n_not_finite, &call->error);
     if (status != HR_OK || n_not_finite == 0) return status;
     char text[96];
     snprintf(text, sizeof text, "%" PRIu32 " items have a score or output that is not finite and rank last",
@@ -273,9 +274,7 @@ static hr_status prepare(hr_pipeline *pipeline, hr_rank_call *call, call_state *
     state->call = call;
     status = hr_repository_acquire(pipeline->repository, call->request->model, &state->model, err);
     if (status != HR_OK) return status;
-    const uint32_t *tasks;
-    uint32_t n_tasks;
-    status = hr_ranking_tasks(state->model, call->request, call->arena, &tasks, &n_tasks, err);
+    status = hr_ranking_tasks(state->model, call->request, call->arena, &state->choice, err);
     if (status == HR_OK) status = admit(pipeline, call, err);
     if (status != HR_OK) hr_model_unref(state->model);
     *out = state;

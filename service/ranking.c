@@ -16,18 +16,17 @@ static hr_status too_large(hr_error *err) {
 }
 
 hr_status hr_ranking_tasks(const hr_model *model, const Homerank__V1__RankRequest *request, hr_arena *arena,
-                           const uint32_t **tasks, uint32_t *n_tasks, hr_error *err) {
+                           hr_ranking_choice *choice, hr_error *err) {
     const uint32_t n_all = hr_model_plan(model)->n_tasks;
     uint32_t *chosen = hr_arena_calloc(arena, n_all, sizeof *chosen);
     bool *seen = hr_arena_calloc(arena, n_all, sizeof *seen);
     if (chosen == NULL || seen == NULL) return too_large(err);
-    *tasks = chosen;
+    *choice = (hr_ranking_choice){.tasks = chosen};
     if (request->n_tasks == 0) {
         for (uint32_t t = 0; t < n_all; t++) chosen[t] = t;
-        *n_tasks = n_all;
+        choice->n_tasks = n_all;
         return HR_OK;
     }
-    *n_tasks = 0;
     for (size_t i = 0; i < request->n_tasks; i++) {
         const char *name = request->tasks[i];
         int t = hr_model_task(model, name);
@@ -36,7 +35,7 @@ hr_status hr_ranking_tasks(const hr_model *model, const Homerank__V1__RankReques
                                 hr_model_label(model), t < 0 ? "" : ", each once",
                                 hr_quote(name, strlen(name)).text);
         seen[t] = true;
-        chosen[(*n_tasks)++] = (uint32_t)t;
+        chosen[choice->n_tasks++] = (uint32_t)t;
     }
     return HR_OK;
 }
@@ -72,15 +71,11 @@ static uint32_t score_items(const hr_model *model, const float *logits, uint32_t
 }
 
 hr_status hr_ranking_fill(const hr_model *model, const Homerank__V1__RankRequest *request,
-                          const float *logits, hr_arena *arena, Homerank__V1__RankResponse *response,
-                          uint32_t *n_not_finite, hr_error *err) {
+                          const hr_ranking_choice *choice, const float *logits, hr_arena *arena,
+                          Homerank__V1__RankResponse *response, uint32_t *n_not_finite, hr_error *err) {
     const hr_plan *plan = hr_model_plan(model);
     const uint32_t n_items = (uint32_t)request->n_item_ids;
-    const uint32_t *tasks;
-    uint32_t n_tasks;
-    hr_status status = hr_ranking_tasks(model, request, arena, &tasks, &n_tasks, err);
-    if (status != HR_OK) return status;
-
+    const uint32_t n_tasks = choice->n_tasks;
     const uint32_t n_ranked = request->top_k == 0 || request->top_k > n_items ? n_items : request->top_k;
     double *row_outputs = hr_arena_calloc(arena, plan->n_tasks, sizeof *row_outputs);
     float *outputs = hr_arena_calloc(arena, (size_t)n_items * plan->n_tasks, sizeof *outputs);
@@ -98,12 +93,13 @@ hr_status hr_ranking_fill(const hr_model *model, const Homerank__V1__RankRequest
     response->n_item_ids = response->n_scores = n_ranked;
     response->n_tasks = n_tasks;
     response->n_task_scores = (size_t)n_ranked * n_tasks;
-    for (uint32_t t = 0; t < n_tasks; t++) response->tasks[t] = (char *)plan->tasks[tasks[t]].name;
+    for (uint32_t t = 0; t < n_tasks; t++) response->tasks[t] = (char *)plan->tasks[choice->tasks[t]].name;
     for (uint32_t i = 0; i < n_ranked; i++) {
         const float *row = outputs + (size_t)items[i].row * plan->n_tasks;
         response->item_ids[i] = request->item_ids[items[i].row];
         response->scores[i] = (float)items[i].score;
-        for (uint32_t t = 0; t < n_tasks; t++) response->task_scores[(size_t)i * n_tasks + t] = row[tasks[t]];
+        for (uint32_t t = 0; t < n_tasks; t++)
+            response->task_scores[(size_t)i * n_tasks + t] = row[choice->tasks[t]];
     }
     return HR_OK;
 }

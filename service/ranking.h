@@ -7,17 +7,23 @@
 #include "model/model.h"
 #include "proto/homerank.pb-c.h"
 
-/* Fills the response's item_ids, scores, tasks and task_scores from logits (n_items, T), best first: outputs,
- * fused score, order, top_k, the tasks asked for. Items with a score or output that is not finite rank last
- * and are told in *n_not_finite. Memory is the arena's; strings are borrowed from the request and the model.
- * Errors: INVALID_ARGUMENT (an unknown task), RESOURCE_EXHAUSTED. */
-hr_status hr_ranking_fill(const hr_model *model, const Homerank__V1__RankRequest *request,
-                          const float *logits, hr_arena *arena, Homerank__V1__RankResponse *response,
-                          uint32_t *n_not_finite, hr_error *err);
+/* Tasks of a model, by index; arena. */
+typedef struct hr_ranking_choice {
+    const uint32_t *tasks; /* (n_tasks) */
+    uint32_t n_tasks;
+} hr_ranking_choice;
 
-/* The request's tasks as indices of the model's, all of them where it names none; arena. For a check before
- * any work is done. Errors as above. */
+/* The tasks whose predictions the request wants, all of the model's where it names none. Called before any
+ * work is done. Errors: INVALID_ARGUMENT (an unknown task, or one twice), RESOURCE_EXHAUSTED. */
 hr_status hr_ranking_tasks(const hr_model *model, const Homerank__V1__RankRequest *request, hr_arena *arena,
-                           const uint32_t **tasks, uint32_t *n_tasks, hr_error *err);
+                           hr_ranking_choice *choice, hr_error *err);
+
+/* Fills the response's item_ids, scores, tasks and task_scores from logits (n_items, T), best first: outputs,
+ * fused score, order, top_k, the chosen tasks. Items with a score or output that is not finite rank last and
+ * are told in *n_not_finite. Memory is the arena's; strings are borrowed from the request and the model.
+ * Errors: RESOURCE_EXHAUSTED. */
+hr_status hr_ranking_fill(const hr_model *model, const Homerank__V1__RankRequest *request,
+                          const hr_ranking_choice *choice, const float *logits, hr_arena *arena,
+                          Homerank__V1__RankResponse *response, uint32_t *n_not_finite, hr_error *err);
 
 #endif

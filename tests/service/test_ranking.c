@@ -21,8 +21,10 @@ static void fill(void **state, hr_arena *arena, const char *json, const float *l
     hr_error err;
     homerank__v1__rank_response__init(response);
     assert_int_equal(hr_repository_acquire(s->repository, "tiny", &model, &err), HR_OK);
-    if (hr_ranking_fill(model, tiny_request(arena, json), logits, arena, response, n_not_finite, &err) !=
-        HR_OK)
+    const Homerank__V1__RankRequest *request = tiny_request(arena, json);
+    hr_ranking_choice choice;
+    if (hr_ranking_tasks(model, request, arena, &choice, &err) != HR_OK) fail_msg("%s", err.message);
+    if (hr_ranking_fill(model, request, &choice, logits, arena, response, n_not_finite, &err) != HR_OK)
         fail_msg("%s", err.message);
     hr_model_unref(model);
 }
