@@ -14,6 +14,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "base/text_suffix.h"
+
 enum { RAW_NBYTES = 1 << 17, TEXT_NBYTES = 1 << 18 };
 
 struct hr_line_reader {
@@ -114,20 +116,15 @@ static hr_status decode_zstd(hr_line_reader *r, size_t *n, hr_error *err) {
     return HR_OK;
 }
 
-static bool has_suffix(const char *path, const char *suffix) {
-    size_t n = strlen(path), m = strlen(suffix);
-    return n > m && memcmp(path + n - m, suffix, m) == 0;
-}
-
 static hr_status open_decoder(hr_line_reader *r, hr_error *err) {
     bool ok = true;
     r->decode = decode_plain;
-    if (has_suffix(r->path, ".gz")) {
+    if (hr__path_has_suffix(r->path, ".gz")) {
         r->decode = decode_gzip;
         r->raw = malloc(RAW_NBYTES);
         r->gzip_open = r->raw != NULL && inflateInit2(&r->gzip, 15 + 16 /* gzip, not zlib */) == Z_OK;
         ok = r->gzip_open;
-    } else if (has_suffix(r->path, ".zst")) {
+    } else if (hr__path_has_suffix(r->path, ".zst")) {
         r->decode = decode_zstd;
         r->raw = malloc(RAW_NBYTES);
         r->zstd = ZSTD_createDStream();

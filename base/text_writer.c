@@ -10,6 +10,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "base/text_suffix.h"
+
 enum { TEXT_NBYTES = 1 << 17, RAW_NBYTES = 1 << 17 };
 
 struct hr_line_writer {
@@ -72,14 +74,9 @@ static hr_status encode_zstd(hr_line_writer *w, const char *text, size_t nbytes,
     return HR_OK;
 }
 
-static bool has_suffix(const char *path, const char *suffix) {
-    size_t n = strlen(path), m = strlen(suffix);
-    return n > m && memcmp(path + n - m, suffix, m) == 0;
-}
-
 static bool open_encoder(hr_line_writer *w) {
     w->encode = encode_plain;
-    if (has_suffix(w->path, ".gz")) {
+    if (hr__path_has_suffix(w->path, ".gz")) {
         w->encode = encode_gzip;
         w->raw = malloc(RAW_NBYTES);
         w->gzip_open =
@@ -87,7 +84,7 @@ static bool open_encoder(hr_line_writer *w) {
                                            15 + 16 /* gzip, not zlib */, 8, Z_DEFAULT_STRATEGY) == Z_OK;
         return w->gzip_open;
     }
-    if (has_suffix(w->path, ".zst")) {
+    if (hr__path_has_suffix(w->path, ".zst")) {
         w->encode = encode_zstd;
         w->raw = malloc(RAW_NBYTES);
         w->zstd = ZSTD_createCStream();
