@@ -38,7 +38,7 @@ typedef struct hr_command_row {
     const char *example;  /* a command line to try */
 } hr_command_row;
 
-enum { HR_OPTION_ROWS_MAX = 64 };
+enum { HR_OPTION_ROWS_MAX = 160 };
 
 extern const hr_option_row hr_option_rows[];
 extern const size_t hr_option_n_rows; /* <= HR_OPTION_ROWS_MAX */
