@@ -31,6 +31,14 @@ static hr_status open_kind(const hr_store_uri *uri, const hr_store_options *opti
     return HR_OK;
 }
 
+hr_status hr_store_check(const char *uri, hr_error *err) {
+    hr_store_uri *parsed = malloc(sizeof *parsed);
+    if (parsed == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "store: out of memory");
+    hr_status status = hr_store_uri_parse(uri, parsed, err);
+    free(parsed);
+    return status;
+}
+
 hr_status hr_store_open(const char *uri, const hr_store_options *options, hr_store **store, hr_error *err) {
     *store = NULL;
     hr_store_uri *parsed = malloc(sizeof *parsed);

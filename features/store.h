@@ -74,6 +74,9 @@ typedef struct hr_store_options {
 } hr_store_options;
 extern const hr_store_options hr_store_defaults;
 
+/* Whether it is a store's URI; opens nothing. Errors: INVALID_ARGUMENT (which part), OUT_OF_MEMORY. */
+hr_status hr_store_check(const char *uri, hr_error *err);
+
 /* Errors: INVALID_ARGUMENT (the URI: which part), IO (lmdb: the path). A redis server that does not answer is
  * not an error: the store connects when it can and says so in the log. */
 hr_status hr_store_open(const char *uri, const hr_store_options *options, hr_store **store, hr_error *err);

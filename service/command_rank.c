@@ -34,23 +34,14 @@ static json_t *items_json(const char *text) {
 
 /* One --context flag into the object. Its value is JSON where it reads as JSON, else a string. */
 static hr_status add_context(json_t *object, const char *text, hr_error *err) {
-    const char *equals = strchr(text, '=');
-    if (!equals || equals == text)
-        return hr_error_set(err, HR_INVALID_ARGUMENT, "--context: expected KEY=VALUE, found %s",
-                            hr_quote(text, strlen(text)).text);
+    const char *equals = strchr(text, '='); /* the options' table sees to it */
     char *key = strndup(text, (size_t)(equals - text));
     if (!key) return out_of_memory(err);
-    hr_status status = HR_OK;
     json_t *value = NULL;
-    if (json_object_get(object, key)) {
-        status = hr_error_set(err, HR_INVALID_ARGUMENT, "--context: expected %s once, found again",
-                              hr_quote(key, strlen(key)).text);
-    } else {
-        if (hr_json_parse(equals + 1, strlen(equals + 1), &value, NULL)) value = json_string(equals + 1);
-        if (json_object_set_new(object, key, value) != 0) status = out_of_memory(err);
-    }
+    if (hr_json_parse(equals + 1, strlen(equals + 1), &value, NULL)) value = json_string(equals + 1);
+    int rc = json_object_set_new(object, key, value);
     free(key);
-    return status;
+    return rc == 0 ? HR_OK : out_of_memory(err);
 }
 
 /* The request in its JSON form, which the one reader of that form turns into a message. */

@@ -67,12 +67,16 @@ static hr_status parse_integer(const hr_option_row *row, const char *text, uint6
                         hr_quote(text, strlen(text)).text);
 }
 
-static hr_status check_text(const hr_option_row *row, const char *text, hr_error *err) {
+static hr_status check_text(const hr_option_row *row, const char *text, const void *member, hr_error *err) {
     if (text[0] == '\0')
         return hr_error_set(err, HR_INVALID_ARGUMENT, "expected %s, found an empty text", row->value);
     if (!hr_utf8_valid(text, strlen(text)))
         return hr_error_set(err, HR_INVALID_ARGUMENT, "expected valid UTF-8, found %s",
                             hr_quote(text, strlen(text)).text);
+    if (row->check) {
+        const hr_option_list *list = row->type == HR_OPTION_LIST ? member : NULL;
+        return row->check(text, list, err);
+    }
     if (!row->choices) return HR_OK;
     char names[128] = "";
     size_t n = 0;
@@ -100,11 +104,11 @@ hr_status hr_option_store(const hr_option_row *row, const char *text, hr_options
     hr_status status = HR_OK;
     switch (row->type) {
     case HR_OPTION_TEXT:
-        status = check_text(row, text, err);
+        status = check_text(row, text, member, err);
         if (!status) *(const char **)(void *)member = text;
         return status;
     case HR_OPTION_LIST:
-        status = check_text(row, text, err);
+        status = check_text(row, text, member, err);
         return status ? status : list_add((hr_option_list *)(void *)member, text, options->arena, err);
     case HR_OPTION_UINT32:
         status = parse_integer(row, text, &value, err);

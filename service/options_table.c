@@ -11,6 +11,8 @@
 
 #define MEMBER(name)   .offset = offsetof(hr_options, name)
 #define TEXT(v)        .type = HR_OPTION_TEXT, .value = (v)
+#define ADDRESS        TEXT("HOST:PORT"), .check = hr_option_check_address
+#define STORE          TEXT("URI"), .check = hr_option_check_store
 #define LIST(v)        .type = HR_OPTION_LIST, .value = (v)
 #define UINT32(lo, hi) .type = HR_OPTION_UINT32, .value = "N", .min = (lo), .max = (hi)
 #define UINT64(lo, hi) .type = HR_OPTION_UINT64, .value = "N", .min = (lo), .max = (hi)
@@ -41,12 +43,12 @@ const hr_option_row hr_option_rows[] = {
      .in_file = true, .help = "Threads that run the network; 0 is one per CPU of this process."},
 
     /* The feature store. */
-    {.name = "store", TEXT("URI"), MEMBER(store), .commands = SERVE | SCORE | FEATURES_LOAD | FEATURES_GET,
+    {.name = "store", STORE, MEMBER(store), .commands = SERVE | SCORE | FEATURES_LOAD | FEATURES_GET,
      .required = true, .in_file = true,
      .help = "Where the records of users and items are: lmdb:PATH, redis://[USER:PASSWORD@]HOST:PORT[/DB] "
              "with ?prefix=hr&layout=packed (or hash), or none: for inline features only. The password may "
              "come from HOMERANK_REDIS_PASSWORD."},
-    {.name = "store", TEXT("URI"), MEMBER(store), .fallback = "none:", .commands = INSPECT,
+    {.name = "store", STORE, MEMBER(store), .fallback = "none:", .commands = INSPECT,
      .help = "Where the records of the data's users and items are, as for serve and score."},
     {.name = "store-connections", UINT32(1, 256), MEMBER(store_connections), .fallback = "2",
      .commands = SERVE | SCORE, .in_file = true,
@@ -59,7 +61,7 @@ const hr_option_row hr_option_rows[] = {
      .help = "A fetch that takes longer is answered with defaults, and the response says so."},
 
     /* The server. */
-    {.name = "listen", TEXT("HOST:PORT"), MEMBER(listen), .fallback = "127.0.0.1:50051", .commands = SERVE,
+    {.name = "listen", ADDRESS, MEMBER(listen), .fallback = "127.0.0.1:50051", .commands = SERVE,
      .in_file = true,
      .help = "Where gRPC is served, in clear text: 0.0.0.0:50051 opens it to the network, port 0 is any free "
              "one (the log says which)."},
@@ -120,13 +122,13 @@ const hr_option_row hr_option_rows[] = {
      .help = "The id of the user or item."},
 
     /* One call. */
-    {.name = "target", TEXT("HOST:PORT"), MEMBER(target), .fallback = "127.0.0.1:50051", .commands = RANK,
+    {.name = "target", ADDRESS, MEMBER(target), .fallback = "127.0.0.1:50051", .commands = RANK,
      .help = "The server."},
     {.name = "user", TEXT("ID"), MEMBER(user), .commands = RANK, .required = true,
      .help = "The user to rank for."},
     {.name = "items", TEXT("A,B,C"), MEMBER(items), .commands = RANK, .required = true,
      .help = "The candidates, separated by commas."},
-    {.name = "context", LIST("KEY=VALUE"), MEMBER(context), .commands = RANK,
+    {.name = "context", LIST("KEY=VALUE"), .check = hr_option_check_pair, MEMBER(context), .commands = RANK,
      .help = "A feature of the request, its value in JSON (a word that is not JSON is a string); may be "
              "given again."},
     {.name = "model", TEXT("NAME"), MEMBER(model), .commands = RANK,

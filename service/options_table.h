@@ -17,6 +17,10 @@ typedef enum hr_option_type {
     HR_OPTION_BOOL    /* bool; a flag alone means true */
 } hr_option_type;
 
+/* Whether a text has the form that its row wants: INVALID_ARGUMENT "expected ..., found ..." where not.
+ * before: the values of a LIST given before this one; NULL for a TEXT. */
+typedef hr_status hr_option_check(const char *text, const hr_option_list *before, hr_error *err);
+
 typedef struct hr_option_row {
     const char *name;  /* of the flag, without "--", and of the YAML key */
     const char *value; /* what stands for the value in help texts; NULL for BOOL */
@@ -25,6 +29,7 @@ typedef struct hr_option_row {
     const char *fallback;       /* the default, as it would be given; NULL: none, the member is "" or zero */
     uint64_t min, max;          /* UINT32, UINT64 */
     const char *const *choices; /* TEXT: NULL-terminated, or NULL: any text */
+    hr_option_check *check;     /* (optional) of a TEXT or LIST value's form */
     unsigned commands;          /* bit per hr_command that has it */
     bool required;              /* by those commands */
     bool in_file;               /* may stand in the YAML file (of `serve`, the command that reads one) */
@@ -50,6 +55,11 @@ const hr_option_row *hr_option_find(hr_command command, const char *name, size_t
 /* Checks a text against the row and stores it; texts are borrowed. Errors: INVALID_ARGUMENT "expected ...,
  * found ...", which the caller prefixes with where it stands; OUT_OF_MEMORY. */
 hr_status hr_option_store(const hr_option_row *row, const char *text, hr_options *options, hr_error *err);
+
+/* The checks of the table's rows. */
+hr_option_check hr_option_check_address; /* HOST:PORT */
+hr_option_check hr_option_check_store;   /* a store's URI */
+hr_option_check hr_option_check_pair;    /* KEY=VALUE, each KEY once */
 
 /* Reads the YAML file at options->config into the rows that are not yet given[hr_option_n_rows], and marks
  * them. Errors: IO, INVALID_ARGUMENT "FILE:LINE: ...", OUT_OF_MEMORY. */

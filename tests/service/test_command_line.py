@@ -70,6 +70,16 @@ class CommandLine(unittest.TestCase):
                 ("homerank rank: --user ID is required", "rank", "--items", "a"),
                 ("homerank features get: --entity: expected one of user, item", "features", "get", "--entity", "x"),
                 ("homerank inspect: DIR is required", "inspect"),
+                ('serve: --listen: expected HOST:PORT (an IPv6 host in brackets), found "nowhere"',
+                 "serve", "--models", "m", "--store", "none:", "--listen", "nowhere"),
+                ('rank: --target: expected HOST:PORT (an IPv6 host in brackets), found "[::1]"',
+                 "rank", "--user", "u", "--items", "a", "--target", "[::1]"),
+                ("score: --store: store URI: expected", "score", "--store", "redis:", "--model", "m", "--in", "-",
+                 "--out", "-"),
+                ('rank: --context: expected KEY=VALUE, found "hour"', "rank", "--user", "u", "--items", "a",
+                 "--context", "hour"),
+                ('rank: --context: expected "hour" once, found again', "rank", "--user", "u", "--items", "a",
+                 "--context", "hour=1", "--context", "hour=2"),
                 ('unknown command "nonsense"', "help", "nonsense")]:
             with self.subTest(arguments):
                 self.assert_fails(2, re.escape(pattern), *arguments)
@@ -86,11 +96,7 @@ class CommandLine(unittest.TestCase):
                 ("/nonexistent", "inspect", "/nonexistent"),
                 ("/nonexistent", "features", "get", "--store", "lmdb:/nonexistent", "--entity", "user", "--id", "u"),
                 ("nobody", "features", "get", "--store", self.store, "--entity", "user", "--id", "nobody"),
-                ("127.0.0.1:1", "rank", "--target", "127.0.0.1:1", "--user", "u", "--items", "a"),
-                ("nowhere", "rank", "--target", "nowhere", "--user", "u", "--items", "a"),
-                ("--context: expected KEY=VALUE", "rank", "--user", "u", "--items", "a", "--context", "hour"),
-                ("--context: expected .*hour.* once", "rank", "--user", "u", "--items", "a", "--context", "hour=1",
-                 "--context", "hour=2")]:
+                ("127.0.0.1:1", "rank", "--target", "127.0.0.1:1", "--user", "u", "--items", "a")]:
             with self.subTest(arguments):
                 self.assert_fails(1, pattern, *arguments)
 

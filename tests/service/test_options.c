@@ -84,10 +84,10 @@ static void a_switch_alone_is_true_and_may_be_said_false(void **state) {
 static void a_list_keeps_every_value_in_order(void **state) {
     (void)state;
     hr_options *options =
-        accepted(HR_COMMAND_RANK, "--user u --items a --context x=1 --context y=2 --context=x=3");
+        accepted(HR_COMMAND_RANK, "--user u --items a --context x=1 --context y=2 --context=xy=3");
     assert_int_equal(options->context.n, 3);
     assert_string_equal(options->context.values[0], "x=1");
-    assert_string_equal(options->context.values[2], "x=3");
+    assert_string_equal(options->context.values[2], "xy=3");
     hr_options_destroy(options);
 }
 
@@ -149,6 +149,29 @@ static void integers_are_decimal_and_in_range(void **state) {
                    "--max-queued-items: expected room for one request of --max-items 10000, found 9999");
     options = accepted(HR_COMMAND_FEATURES_LOAD, "--store lmdb:x --in - --from-line 18446744073709551615");
     assert_true(options->from_line == UINT64_MAX);
+    hr_options_destroy(options);
+}
+
+static void malformed_values_are_wrong_usage_and_name_the_flag(void **state) {
+    (void)state;
+    static const char *const addresses[] = {"nowhere", "host:",  ":1",  "host:65536",
+                                            "host:-1", "::1:80", "[]:1"};
+    for (size_t i = 0; i < sizeof addresses / sizeof addresses[0]; i++) {
+        char line[128], message[128];
+        snprintf(line, sizeof line, SERVE "--listen %s", addresses[i]);
+        snprintf(message, sizeof message,
+                 "--listen: expected HOST:PORT (an IPv6 host in brackets), found \"%s\"", addresses[i]);
+        assert_refused(HR_COMMAND_SERVE, line, message);
+    }
+    assert_refused(HR_COMMAND_RANK, "--user u --items a --target host:65536",
+                   "--target: expected HOST:PORT (an IPv6 host in brackets), found \"host:65536\"");
+    assert_refused(HR_COMMAND_SERVE, "--models m --store lmdb:", "--store: store URI: lmdb: expected a path");
+    assert_refused(HR_COMMAND_RANK, "--user u --items a --context =1",
+                   "--context: expected KEY=VALUE, found \"=1\"");
+    assert_refused(HR_COMMAND_RANK, "--user u --items a --context x=1 --context xy=1 --context x=2",
+                   "--context: expected \"x\" once, found again");
+    hr_options *options = accepted(HR_COMMAND_SERVE, SERVE "--listen [::1]:0");
+    assert_string_equal(options->listen, "[::1]:0");
     hr_options_destroy(options);
 }
 
@@ -220,6 +243,7 @@ int main(void) {
         cmocka_unit_test(help_asks_for_nothing_else),
         cmocka_unit_test(wrong_usage_is_one_line_that_names_the_flag),
         cmocka_unit_test(integers_are_decimal_and_in_range),
+        cmocka_unit_test(malformed_values_are_wrong_usage_and_name_the_flag),
         cmocka_unit_test(commands_are_found_by_their_words),
         cmocka_unit_test(the_documentation_is_what_the_table_says),
         cmocka_unit_test(every_commands_help_names_each_of_its_flags),

@@ -1,0 +1,32 @@
+/* What the values of some options look like: the checks of the table's rows. */
+#include <string.h>
+
+#include "features/store.h"
+#include "service/options_table.h"
+#include "service/server_address.h"
+
+hr_status hr_option_check_address(const char *text, const hr_option_list *before, hr_error *err) {
+    (void)before;
+    hr_address address;
+    if (hr_address_parse("", text, &address, NULL) == HR_OK) return HR_OK;
+    return hr_error_set(err, HR_INVALID_ARGUMENT, "expected HOST:PORT (an IPv6 host in brackets), found %s",
+                        hr_quote(text, strlen(text)).text);
+}
+
+hr_status hr_option_check_store(const char *text, const hr_option_list *before, hr_error *err) {
+    (void)before;
+    return hr_store_check(text, err);
+}
+
+hr_status hr_option_check_pair(const char *text, const hr_option_list *before, hr_error *err) {
+    size_t n_key = strcspn(text, "=");
+    if (n_key == 0 || text[n_key] == '\0')
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "expected KEY=VALUE, found %s",
+                            hr_quote(text, strlen(text)).text);
+    for (size_t i = 0; i < before->n; i++) {
+        if (strncmp(before->values[i], text, n_key + 1) == 0)
+            return hr_error_set(err, HR_INVALID_ARGUMENT, "expected %s once, found again",
+                                hr_quote(text, n_key).text);
+    }
+    return HR_OK;
+}
