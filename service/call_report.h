@@ -1,7 +1,7 @@
 /* What the pipeline tells of its work, to whoever counts it (metrics, exposure records).
  *
- * Thread rule: the callbacks run on the pipeline's, the store's or a submitter's thread, several side by side;
- * they must not block. Everything pointed to is borrowed for the call.
+ * Thread rule: the callbacks run on the pipeline's, the store's or a submitter's thread, several side by
+ * side; they must not block. Everything pointed to is borrowed for the call.
  */
 #ifndef HOMERANK_SERVICE_CALL_REPORT_H
 #define HOMERANK_SERVICE_CALL_REPORT_H
@@ -13,10 +13,11 @@
 
 /* Why a call was refused before any work was done for it. */
 typedef enum hr_refusal {
-    HR_REFUSAL_NONE,     /* it was admitted, whatever became of it */
-    HR_REFUSAL_INVALID,  /* a bad request, or a model that is not served */
+    HR_REFUSAL_NONE,     /* it was admitted, whatever became of it; or cancelled before that */
+    HR_REFUSAL_INVALID,  /* a bad request, one too large, or a model that is not served */
     HR_REFUSAL_CALLS,    /* the queue holds as many calls as it may */
     HR_REFUSAL_ITEMS,    /* the queue holds as many items as it may */
+    HR_REFUSAL_WAIT,     /* it would have waited longer than a call may */
     HR_REFUSAL_DEADLINE, /* it would not have made its deadline */
     HR_REFUSAL_DRAINING, /* the server is shutting down */
     HR_REFUSAL_COUNT

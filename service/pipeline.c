@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/queue.h"
 #include "base/thread.h"
-#include "service/ranking.h"
+#include "service/assignment.h"
 #include "service/request_check.h"
 #include "service/request_encode.h"
 #include "service/servable.h"
@@ -37,6 +37,9 @@ struct hr_pipeline {
     worker *workers;
     uint32_t n_started;
     atomic_bool draining;
+    atomic_ullong submitted, answered, refused, cancelled, failed; /* hr_pipeline_counts */
+    atomic_uint queued_calls;
+    atomic_ullong queued_rows;
     pthread_mutex_t admission; /* guards the counts */
     pthread_cond_t idle;       /* n_unfinished became 0 */
     uint32_t n_calls;          /* admitted, and not yet through */
@@ -48,27 +51,45 @@ struct hr_pipeline {
 typedef struct call_state {
     hr_pipeline *pipeline;
     hr_rank_call *call;
-    hr_model *model; /* one reference */
-    hr_ranking_choice choice;
+    hr_assignment assignment; /* owned */
     hr_fetch fetch;
     uint64_t fetch_begun_ns, fetch_done_ns;
-    uint64_t features_ns, model_ns;
+    hr_call_report report;
 } call_state;
 
-static hr_status admit(hr_pipeline *pipeline, const hr_rank_call *call, hr_error *err) {
+/* Tells the observer of a call that will be done now, and counts it. */
+static void report_call(hr_pipeline *pipeline, const hr_rank_call *call, hr_call_report *report) {
+    const hr_pipeline_observer *observer = pipeline->options.observer;
+    report->code = call->error.code;
+    report->n_items = (uint32_t)call->request->n_item_ids;
+    report->priority = call->priority;
+    report->total_ns = hr_clock_ns() - call->received_ns;
+    if (report->refusal != HR_REFUSAL_NONE)
+        atomic_fetch_add(&pipeline->refused, 1);
+    else if (report->code == HR_OK)
+        atomic_fetch_add(&pipeline->answered, 1);
+    else
+        atomic_fetch_add(report->code == HR_CANCELLED ? &pipeline->cancelled : &pipeline->failed, 1);
+    if (observer != NULL) observer->call(observer->arg, report);
+}
+
+static hr_status admit(hr_pipeline *pipeline, const hr_rank_call *call, hr_refusal *refusal, hr_error *err) {
     const size_t n_items = call->request->n_item_ids;
     hr_status status = HR_OK;
     pthread_mutex_lock(&pipeline->admission);
-    if (atomic_load(&pipeline->draining))
+    if (atomic_load(&pipeline->draining)) {
+        *refusal = HR_REFUSAL_DRAINING;
         status = hr_error_set(err, HR_UNAVAILABLE, "the server is shutting down");
-    else if (pipeline->n_calls >= pipeline->options.max_queued_calls)
+    } else if (pipeline->n_calls >= pipeline->options.max_queued_calls) {
+        *refusal = HR_REFUSAL_CALLS;
         status = hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the queue is full: %" PRIu32 " calls are waiting",
                               pipeline->n_calls);
-    else if (pipeline->n_items + n_items > pipeline->options.max_queued_items)
+    } else if (pipeline->n_items + n_items > pipeline->options.max_queued_items) {
+        *refusal = HR_REFUSAL_ITEMS;
         status = hr_error_set(err, HR_RESOURCE_EXHAUSTED,
                               "the queue is full: %" PRIu64 " items are waiting, at most %" PRIu64 " may",
                               pipeline->n_items, pipeline->options.max_queued_items);
-    else {
+    } else {
         pipeline->n_calls++;
         pipeline->n_unfinished++;
         pipeline->n_items += n_items;
@@ -82,14 +103,15 @@ static hr_status admit(hr_pipeline *pipeline, const hr_rank_call *call, hr_error
 static void finish(call_state *state, hr_status status) {
     hr_pipeline *pipeline = state->pipeline;
     hr_rank_call *call = state->call;
-    hr_model *model = state->model;
+    hr_assignment assignment = state->assignment;
     if (status == HR_OK) call->error.code = HR_OK;
     pthread_mutex_lock(&pipeline->admission);
     pipeline->n_calls--;
     pipeline->n_items -= call->request->n_item_ids;
     pthread_mutex_unlock(&pipeline->admission);
+    report_call(pipeline, call, &state->report);
     call->done(call); /* the call and its state may be gone now */
-    hr_model_unref(model);
+    hr_assignment_release(&assignment);
     pthread_mutex_lock(&pipeline->admission);
     if (--pipeline->n_unfinished == 0) pthread_cond_broadcast(&pipeline->idle);
     pthread_mutex_unlock(&pipeline->admission);
@@ -105,7 +127,7 @@ static hr_status still_wanted(hr_rank_call *call, const char *stage) {
 
 static void fetch_start(call_state *state, void (*done)(hr_fetch *fetch)) {
     const Homerank__V1__RankRequest *request = state->call->request;
-    const hr_encoder *encoder = hr_servable_encoder(state->model);
+    const hr_encoder *encoder = hr_servable_encoder(state->assignment.model);
     hr_fetch *fetch = &state->fetch;
     fetch->user_id = request->user_id;
     fetch->item_ids = (const char *const *)request->item_ids;
@@ -123,6 +145,7 @@ static void fetch_start(call_state *state, void (*done)(hr_fetch *fetch)) {
 static void fetch_done(hr_fetch *fetch) {
     call_state *state = fetch->arg;
     state->fetch_done_ns = hr_clock_ns();
+    state->report.features_ns = state->fetch_done_ns - state->fetch_begun_ns;
 }
 
 static void fetch_done_queue(hr_fetch *fetch) {
@@ -157,6 +180,9 @@ static hr_status report_features(call_state *state) {
     Homerank__V1__FeatureStatus *features = call->response->features;
     features->user_found = fetch->user.kind != HR_RECORD_MISSING;
     features->items_missing = count_missing(fetch);
+    state->report.user_missing = !features->user_found;
+    state->report.items_missing = features->items_missing;
+    state->report.store_failed = fetch->error.code != HR_OK;
     if (fetch->error.code == HR_OK) return HR_OK;
     if (call->request->strict_features || state->pipeline->options.strict_features)
         return hr_error_set(&call->error, HR_UNAVAILABLE, "features: %s", fetch->error.message);
@@ -174,7 +200,7 @@ static hr_status response_create(call_state *state) {
     Homerank__V1__FeatureStatus *features = hr_arena_alloc(call->arena, sizeof *features);
     Homerank__V1__Timing *timing = hr_arena_alloc(call->arena, sizeof *timing);
     char **warnings = hr_arena_calloc(call->arena, MAX_WARNINGS, sizeof *warnings);
-    const char *label = hr_model_label(state->model);
+    const char *label = hr_model_label(state->assignment.model);
     char *model = hr_arena_strndup(call->arena, label, strlen(label));
     if (response == NULL || features == NULL || timing == NULL || warnings == NULL || model == NULL)
         return hr_error_set(&call->error, HR_RESOURCE_EXHAUSTED,
@@ -195,25 +221,26 @@ static hr_status encode(call_state *state, hr_arena *scratch, hr_slice *slice) {
     hr_rank_call *call = state->call;
     uint64_t begun_ns = hr_clock_ns();
     uint32_t n_invalid;
-    hr_status status =
-        hr_request_encode(hr_servable_encoder(state->model), hr_model_schema(state->model), call->request,
-                          &state->fetch, call->arena, scratch, slice, &n_invalid, &call->error);
+    hr_status status = hr_request_encode(
+        hr_servable_encoder(state->assignment.model), hr_model_schema(state->assignment.model), call->request,
+        &state->fetch, call->arena, scratch, slice, &n_invalid, &call->error);
     if (status != HR_OK) return status;
-    slice->logits = hr_arena_calloc(call->arena, (size_t)slice->n_rows * hr_model_plan(state->model)->n_tasks,
-                                    sizeof *slice->logits);
+    slice->logits =
+        hr_arena_calloc(call->arena, (size_t)slice->n_rows * hr_model_plan(state->assignment.model)->n_tasks,
+                        sizeof *slice->logits);
     if (slice->logits == NULL)
         return hr_error_set(&call->error, HR_RESOURCE_EXHAUSTED,
                             "the scores exceed the request's memory cap");
-    call->response->features->values_invalid = n_invalid;
-    state->features_ns = state->fetch_done_ns - state->fetch_begun_ns + hr_clock_ns() - begun_ns;
+    call->response->features->values_invalid = state->report.values_invalid = n_invalid;
+    state->report.encode_ns = hr_clock_ns() - begun_ns;
     return HR_OK;
 }
 
 static hr_status rank(call_state *state, const float *logits) {
     hr_rank_call *call = state->call;
     uint32_t n_not_finite;
-    hr_status status = hr_ranking_fill(state->model, call->request, &state->choice, logits, call->arena,
-                                       call->response, &n_not_finite, &call->error);
+    hr_status status = hr_ranking_fill(state->assignment.model, call->request, &state->assignment.choice,
+                                       logits, call->arena, call->response, &n_not_finite, &call->error);
     if (status != HR_OK || n_not_finite == 0) return status;
     char text[96];
     snprintf(text, sizeof text, "%" PRIu32 " items have a score or output that is not finite and rank last",
@@ -221,19 +248,37 @@ static hr_status rank(call_state *state, const float *logits) {
     return add_warning(call, text);
 }
 
-static void fill_timing(const call_state *state) {
+static void fill_timing(call_state *state) {
     const hr_rank_call *call = state->call;
+    hr_call_report *report = &state->report;
     Homerank__V1__Timing *timing = call->response->timing;
     const uint64_t total_ns = hr_clock_ns() - call->received_ns;
-    const uint64_t worked_ns = state->features_ns + state->model_ns;
-    timing->queue_us = (total_ns > worked_ns ? total_ns - worked_ns : 0) / 1000;
-    timing->features_us = state->features_ns / 1000;
-    timing->model_us = state->model_ns / 1000;
+    const uint64_t worked_ns = report->features_ns + report->encode_ns + report->model_ns;
+    report->queue_ns = total_ns > worked_ns ? total_ns - worked_ns : 0;
+    timing->queue_us = report->queue_ns / 1000;
+    timing->features_us = (report->features_ns + report->encode_ns) / 1000;
+    timing->model_us = report->model_ns / 1000;
     timing->total_us = total_ns / 1000;
+}
+
+static hr_status forward(worker *w, call_state *state, const hr_slice *slice) {
+    const hr_pipeline_observer *observer = w->pipeline->options.observer;
+    const hr_model *model = state->assignment.model;
+    uint64_t begun_ns = hr_clock_ns();
+    hr_status status = hr_model_forward(model, w->index, slice, 1, &state->call->error);
+    state->report.model_ns = hr_clock_ns() - begun_ns;
+    if (observer == NULL || status != HR_OK) return status;
+    observer->batch(observer->arg, &(hr_batch_report){.model = hr_model_label(model),
+                                                      .n_rows = slice->n_rows,
+                                                      .n_calls = 1,
+                                                      .forward_ns = state->report.model_ns});
+    return HR_OK;
 }
 
 static hr_status work(worker *w, call_state *state) {
     hr_rank_call *call = state->call;
+    atomic_fetch_sub(&w->pipeline->queued_calls, 1);
+    atomic_fetch_sub(&w->pipeline->queued_rows, call->request->n_item_ids);
     hr_status status = still_wanted(call, "a worker took it");
     if (status != HR_OK) return status;
     if (hr_store_is_synchronous(w->pipeline->store)) fetch_start(state, fetch_done);
@@ -245,10 +290,10 @@ static hr_status work(worker *w, call_state *state) {
     if (status == HR_OK) status = still_wanted(call, "it was scored");
     if (status != HR_OK) return status;
 
+    status = forward(w, state, &slice);
     uint64_t begun_ns = hr_clock_ns();
-    status = hr_model_forward(state->model, w->index, &slice, 1, &call->error);
     if (status == HR_OK) status = rank(state, slice.logits);
-    state->model_ns = hr_clock_ns() - begun_ns;
+    state->report.model_ns += hr_clock_ns() - begun_ns;
     if (status == HR_OK) fill_timing(state);
     return status;
 }
@@ -261,39 +306,73 @@ static void *worker_run(void *arg) {
 }
 
 /* Everything that may refuse a call before it is admitted. */
-static hr_status prepare(hr_pipeline *pipeline, hr_rank_call *call, call_state **out) {
+static hr_status prepare(hr_pipeline *pipeline, hr_rank_call *call, call_state **out,
+                         hr_call_report *report) {
     hr_error *err = &call->error;
     hr_status status = still_wanted(call, "it was accepted");
-    if (status == HR_OK)
-        status = hr_request_check(call->request, pipeline->options.max_items, pipeline->options.max_id_nbytes,
-                                  err);
+    if (status != HR_OK) {
+        report->refusal = status == HR_CANCELLED ? HR_REFUSAL_NONE : HR_REFUSAL_DEADLINE;
+        return status;
+    }
+    report->refusal = HR_REFUSAL_INVALID;
+    status =
+        hr_request_check(call->request, pipeline->options.max_items, pipeline->options.max_id_nbytes, err);
     if (status != HR_OK) return status;
     call_state *state = hr_arena_calloc(call->arena, 1, sizeof *state);
     if (state == NULL) return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the request exceeds its memory cap");
     state->pipeline = pipeline;
     state->call = call;
-    status = hr_repository_acquire(pipeline->repository, call->request->model, &state->model, err);
+    status = hr_assignment_make(pipeline->repository, call->request, call->arena, &state->assignment, err);
     if (status != HR_OK) return status;
-    status = hr_ranking_tasks(state->model, call->request, call->arena, &state->choice, err);
-    if (status == HR_OK) status = admit(pipeline, call, err);
-    if (status != HR_OK) hr_model_unref(state->model);
+    state->report.model = hr_model_label(state->assignment.model);
+    report->refusal = HR_REFUSAL_NONE;
     *out = state;
-    return status;
+    return admit(pipeline, call, &report->refusal, err);
+}
+
+static void refuse(hr_pipeline *pipeline, hr_rank_call *call, call_state *state, hr_call_report *report) {
+    hr_assignment assignment = state == NULL ? (hr_assignment){0} : state->assignment;
+    if (state != NULL) report->model = state->report.model;
+    report_call(pipeline, call, report);
+    call->done(call);
+    hr_assignment_release(&assignment);
 }
 
 void hr_pipeline_submit(hr_pipeline *pipeline, hr_rank_call *call) {
     call_state *state = NULL;
+    hr_call_report report = {0};
     call->response = NULL;
     call->error.code = HR_OK;
-    if (prepare(pipeline, call, &state) != HR_OK) {
-        call->done(call);
+    atomic_fetch_add(&pipeline->submitted, 1);
+    if (prepare(pipeline, call, &state, &report) != HR_OK) {
+        refuse(pipeline, call, state, &report);
         return;
     }
     call->state = state;
+    atomic_fetch_add(&pipeline->queued_calls, 1);
+    atomic_fetch_add(&pipeline->queued_rows, call->request->n_item_ids);
     if (!hr_store_is_synchronous(pipeline->store))
         fetch_start(state, fetch_done_queue);
     else if (!hr_queue_try_push(pipeline->ready, call))
         finish(state, hr_error_set(&call->error, HR_INTERNAL, "the queue refused an admitted call"));
+}
+
+void hr_pipeline_cancel(hr_pipeline *pipeline, hr_rank_call *call) {
+    (void)pipeline;
+    atomic_store(&call->cancelled, true);
+}
+
+void hr_pipeline_count(hr_pipeline *pipeline, hr_pipeline_counts *counts) {
+    counts->submitted = atomic_load(&pipeline->submitted);
+    counts->answered = atomic_load(&pipeline->answered);
+    counts->refused = atomic_load(&pipeline->refused);
+    counts->cancelled = atomic_load(&pipeline->cancelled);
+    counts->failed = atomic_load(&pipeline->failed);
+    counts->queued_calls = atomic_load(&pipeline->queued_calls);
+    counts->queued_rows = atomic_load(&pipeline->queued_rows);
+    pthread_mutex_lock(&pipeline->admission);
+    counts->in_flight = pipeline->n_calls;
+    pthread_mutex_unlock(&pipeline->admission);
 }
 
 static hr_status workers_start(hr_pipeline *pipeline, hr_error *err) {

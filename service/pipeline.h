@@ -20,8 +20,17 @@
 #include "features/store.h"
 #include "model/repository.h"
 #include "proto/homerank.pb-c.h"
+#include "service/call_report.h"
 
 typedef struct hr_pipeline hr_pipeline;
+
+/* How urgent a call is: a later class yields to the earlier ones. */
+typedef enum hr_call_class {
+    HR_CLASS_NORMAL, /* RankRequest.priority 0 */
+    HR_CLASS_BATCH,  /* RankRequest.priority 1 */
+    HR_CLASS_SHADOW, /* of the service's own: what nobody waits for */
+    HR_CLASS_COUNT
+} hr_call_class;
 
 typedef struct hr_rank_call hr_rank_call;
 struct hr_rank_call {
@@ -30,7 +39,8 @@ struct hr_rank_call {
     hr_arena *arena;                          /* the call's memory; its cap bounds the call */
     uint64_t received_ns;                     /* hr_clock_ns, when the call arrived */
     uint64_t deadline_ns;                     /* hr_clock_ns; UINT64_MAX: none */
-    atomic_bool cancelled; /* may be set by any thread at any time: work not yet begun is dropped */
+    hr_call_class priority;
+    atomic_bool cancelled; /* set by hr_pipeline_cancel */
     void (*done)(hr_rank_call *call);
     void *arg;
     /* Out. */
@@ -47,6 +57,7 @@ typedef struct hr_pipeline_options {
     uint32_t max_queued_calls; /* calls accepted and not yet finished; past it RESOURCE_EXHAUSTED */
     uint64_t max_queued_items; /* items of those calls together */
     bool strict_features;      /* a store that cannot answer is UNAVAILABLE for every call */
+    const hr_pipeline_observer *observer; /* borrowed; NULL: nobody is told */
 } hr_pipeline_options;
 
 /* The repository (opened with hr_servable_prepare) and the store are borrowed and must outlive the pipeline.
@@ -58,6 +69,26 @@ hr_status hr_pipeline_create(const hr_pipeline_options *options, hr_repository *
 void hr_pipeline_destroy(hr_pipeline *pipeline); /* NULL is allowed */
 
 void hr_pipeline_submit(hr_pipeline *pipeline, hr_rank_call *call);
+
+/* Gives a submitted call up, from any thread, at any time at which the struct is there: work not yet begun is
+ * dropped. It is done with CANCELLED, unless it was done otherwise first; never on this thread. */
+void hr_pipeline_cancel(hr_pipeline *pipeline, hr_rank_call *call);
+
+/* Since its creation. Every submitted call is counted once as answered, refused, cancelled or failed, before
+ * its `done`: with none in flight the four add up to submitted. */
+typedef struct hr_pipeline_counts {
+    uint64_t submitted;
+    uint64_t answered;     /* HR_OK */
+    uint64_t refused;      /* before any work was done: hr_refusal */
+    uint64_t cancelled;    /* by hr_pipeline_cancel */
+    uint64_t failed;       /* admitted, and ended by another error (a passed deadline among them) */
+    uint32_t in_flight;    /* calls admitted and not yet counted as one of these */
+    uint32_t queued_calls; /* of those in flight: no worker has begun with it */
+    uint64_t queued_rows;  /* items of calls in flight that no worker has taken */
+} hr_pipeline_counts;
+
+/* Any thread. */
+void hr_pipeline_count(hr_pipeline *pipeline, hr_pipeline_counts *counts);
 
 /* Refuses new calls with UNAVAILABLE from now on (the accepted ones finish). */
 void hr_pipeline_drain(hr_pipeline *pipeline);

@@ -15,13 +15,13 @@ static hr_status too_large(hr_error *err) {
     return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the ranked answer exceeds the request's memory cap");
 }
 
-hr_status hr_ranking_tasks(const hr_model *model, const Homerank__V1__RankRequest *request, hr_arena *arena,
-                           hr_ranking_choice *choice, hr_error *err) {
+hr_status hr_ranking_choose(const hr_model *model, const Homerank__V1__RankRequest *request, hr_arena *arena,
+                            hr_ranking_choice *choice, hr_error *err) {
     const uint32_t n_all = hr_model_plan(model)->n_tasks;
     uint32_t *chosen = hr_arena_calloc(arena, n_all, sizeof *chosen);
     bool *seen = hr_arena_calloc(arena, n_all, sizeof *seen);
     if (chosen == NULL || seen == NULL) return too_large(err);
-    *choice = (hr_ranking_choice){.tasks = chosen};
+    *choice = (hr_ranking_choice){.fusion = hr_model_fusion(model), .tasks = chosen};
     if (request->n_tasks == 0) {
         for (uint32_t t = 0; t < n_all; t++) chosen[t] = t;
         choice->n_tasks = n_all;
@@ -49,9 +49,8 @@ static int compare_ranked(const void *left, const void *right) {
 }
 
 /* Fills items and outputs (n_items, T) from logits; returns how many are not finite. */
-static uint32_t score_items(const hr_model *model, const float *logits, uint32_t n_items, double *row_outputs,
-                            float *outputs, ranked_item *items) {
-    const hr_plan *plan = hr_model_plan(model);
+static uint32_t score_items(const hr_plan *plan, const hr_fusion *fusion, const float *logits,
+                            uint32_t n_items, double *row_outputs, float *outputs, ranked_item *items) {
     const uint32_t n_tasks = plan->n_tasks;
     uint32_t n_not_finite = 0;
     for (uint32_t row = 0; row < n_items; row++) {
@@ -62,7 +61,7 @@ static uint32_t score_items(const hr_model *model, const float *logits, uint32_t
             outputs[at] = (float)row_outputs[t];
             finite = finite && isfinite(outputs[at]);
         }
-        double score = hr_fusion_score(hr_model_fusion(model), row_outputs);
+        double score = hr_fusion_score(fusion, row_outputs);
         finite = finite && isfinite((float)score);
         items[row] = (ranked_item){.score = score, .row = row, .finite = finite};
         n_not_finite += !finite;
@@ -88,7 +87,7 @@ hr_status hr_ranking_fill(const hr_model *model, const Homerank__V1__RankRequest
         response->scores == NULL || response->tasks == NULL || response->task_scores == NULL)
         return too_large(err);
 
-    *n_not_finite = score_items(model, logits, n_items, row_outputs, outputs, items);
+    *n_not_finite = score_items(plan, choice->fusion, logits, n_items, row_outputs, outputs, items);
     qsort(items, n_items, sizeof *items, compare_ranked);
     response->n_item_ids = response->n_scores = n_ranked;
     response->n_tasks = n_tasks;

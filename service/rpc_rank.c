@@ -68,8 +68,13 @@ hr_status hr_rank_job_accept(hr_rank_job *job, hr_rpc *rpc, grpc_byte_buffer *me
 
 void hr_rank_job_submit(hr_rank_job *job, void (*done)(hr_rank_call *call)) {
     job->call.done = done;
+    job->call.priority = job->call.request->priority == 1 ? HR_CLASS_BATCH : HR_CLASS_NORMAL;
     hr_rpc_ref(job->rpc);
     hr_pipeline_submit(job->rpc->server->pipeline, &job->call);
+}
+
+void hr_rank_job_cancel(hr_rank_job *job) {
+    hr_pipeline_cancel(job->rpc->server->pipeline, &job->call);
 }
 
 grpc_byte_buffer *hr_rank_job_pack(hr_rank_job *job) {
@@ -115,7 +120,7 @@ static void unary_start(hr_rpc *rpc) {
 }
 
 static void unary_cancel(hr_rpc *rpc) {
-    atomic_store(&((unary_rank *)rpc)->job.call.cancelled, true);
+    hr_rank_job_cancel(&((unary_rank *)rpc)->job);
 }
 
 static void unary_release(hr_rpc *rpc) {

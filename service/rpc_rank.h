@@ -23,6 +23,9 @@ hr_status hr_rank_job_accept(hr_rank_job *job, hr_rpc *rpc, grpc_byte_buffer *me
 /* Hands an accepted job to the pipeline. done may run at once, on this thread. */
 void hr_rank_job_submit(hr_rank_job *job, void (*done)(hr_rank_call *call));
 
+/* Gives a job up: its work not yet begun is dropped. Harmless where it is not in the pipeline (any more). */
+void hr_rank_job_cancel(hr_rank_job *job);
+
 /* From done: the packed answer, NULL for an error. Gives the arena back: the answer's only form is now
  * packed. */
 grpc_byte_buffer *hr_rank_job_pack(hr_rank_job *job);

@@ -33,7 +33,7 @@ static stream_job *job_at(rank_stream *stream, uint32_t position) {
 
 /* Nobody will be sent these answers; work not yet begun is dropped. The jobs are counted out at release. */
 static void abandon(rank_stream *stream) {
-    for (uint32_t i = 0; i < stream->n_jobs; i++) atomic_store(&job_at(stream, i)->job.call.cancelled, true);
+    for (uint32_t i = 0; i < stream->n_jobs; i++) hr_rank_job_cancel(&job_at(stream, i)->job);
 }
 
 static void pop(rank_stream *stream, bool answered) {
