@@ -12,7 +12,7 @@
  */
 #include "features/redis_connection.h"
 
-#include <hiredis/read.h>
+#include <hiredis/hiredis.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +25,7 @@ enum {
     READ_NBYTES = 256 << 10,
     READER_KEEP_NBYTES = 1 << 20, /* the reader frees an empty buffer larger than this */
     MAX_REPLY_NBYTES = 640 << 20, /* unparsed; a Redis value has at most 512 MB */
+    MAX_MESSAGE_ELEMENTS = 4 << 20,
     FIRST_BACKOFF_MS = 20,
     MAX_BACKOFF_MS = 1000,
     STEADY_NS = 1000000000, /* ready for so long, a connection has proved itself */
@@ -77,7 +78,8 @@ struct hr_redis_connection {
     size_t fifo_head, fifo_count, fifo_capacity;
 
     redisReader *reader;
-    char *read_buffer; /* READ_NBYTES */
+    redisReplyObjectFunctions *plain; /* hiredis' own, which build a message; static */
+    char *read_buffer;                /* READ_NBYTES */
 };
 
 static void on_timer(uv_timer_t *timer);
@@ -148,11 +150,11 @@ static hr_redis_command fifo_pop(hr_redis_connection *c) {
 }
 
 hr_status hr_redis_commit(hr_redis_connection *c, const hr_redis_command *command) {
-    if (c->out_of_memory || !fifo_reserve(c)) {
+    if (c->out_of_memory || (command != NULL && !fifo_reserve(c))) {
         c->out.nbytes = c->mark;
         return HR_OUT_OF_MEMORY;
     }
-    c->fifo[(c->fifo_head + c->fifo_count++) & (c->fifo_capacity - 1)] = *command;
+    if (command != NULL) c->fifo[(c->fifo_head + c->fifo_count++) & (c->fifo_capacity - 1)] = *command;
     return HR_OK;
 }
 
@@ -185,8 +187,13 @@ void hr_redis_flush(hr_redis_connection *c) {
 /* --- replies -------------------------------------------------------------------------------------------- */
 
 /* hiredis' reader builds replies through these functions. They hand texts on and build nothing: an object is
- * just "not NULL", and NULL makes the reader stop with an error. */
+ * just "not NULL", and NULL makes the reader stop with an error. Messages alone are built, as hiredis does.
+ */
 static char an_object;
+
+static bool is_message(const hr_redis_connection *c) {
+    return c->listener.message != NULL && c->state == READY;
+}
 
 static void *mismatch(hr_redis_connection *c, const char *found) {
     if (c->reply.mismatch[0] != '\0') return NULL;
@@ -207,6 +214,7 @@ static void *on_element(hr_redis_connection *c, const redisReadTask *task, const
 
 static void *on_text(const redisReadTask *task, char *text, size_t nbytes) {
     hr_redis_connection *c = task->privdata;
+    if (is_message(c)) return c->plain->createString(task, text, nbytes);
     if (task->parent != NULL)
         return task->type == REDIS_REPLY_STRING ? on_element(c, task, text, nbytes)
                                                 : mismatch(c, "a status or error in an array");
@@ -225,6 +233,7 @@ static void *on_text(const redisReadTask *task, char *text, size_t nbytes) {
 
 static void *on_array(const redisReadTask *task, int n_elements) {
     hr_redis_connection *c = task->privdata;
+    if (is_message(c) && n_elements <= MAX_MESSAGE_ELEMENTS) return c->plain->createArray(task, n_elements);
     if (task->parent == NULL && c->fifo_count > 0 && c->fifo[c->fifo_head].n_elements == n_elements)
         return &an_object;
     char found[48];
@@ -234,22 +243,23 @@ static void *on_array(const redisReadTask *task, int n_elements) {
 }
 
 static void *on_integer(const redisReadTask *task, long long value) {
-    (void)value;
-    return mismatch(task->privdata, "an integer");
+    hr_redis_connection *c = task->privdata;
+    return is_message(c) ? c->plain->createInteger(task, value) : mismatch(c, "an integer");
 }
 
 static void *on_nil(const redisReadTask *task) {
     hr_redis_connection *c = task->privdata;
+    if (is_message(c)) return c->plain->createNil(task);
     return task->parent != NULL ? on_element(c, task, NULL, 0) : mismatch(c, "nil");
 }
 
 static void on_free(void *object) {
-    (void)object;
+    if (object != &an_object) freeReplyObject(object);
 }
 
 static redisReplyObjectFunctions reply_functions = {on_text, on_array, on_integer, on_nil, on_free};
 
-/* Parses what has come; finishes every command whose reply is complete. */
+/* Parses what has come; finishes every command whose reply is complete, and hands out every message. */
 static void parse_replies(hr_redis_connection *c) {
     while (c->state >= HANDSHAKE) {
         void *object = NULL;
@@ -262,6 +272,11 @@ static void parse_replies(hr_redis_connection *c) {
             if (c->reader->len - c->reader->pos > MAX_REPLY_NBYTES)
                 fail(c, "a value is larger than Redis allows");
             return;
+        }
+        if (object != &an_object) {
+            c->listener.message(c->listener.context, object);
+            freeReplyObject(object);
+            continue;
         }
         bool is_error = c->reply.is_error;
         c->reply.is_error = false;
@@ -435,11 +450,13 @@ static void start_attempt(hr_redis_connection *c) {
     c->state = CONNECTING;
     memset(&c->reply, 0, sizeof c->reply);
     uv_timer_start(&c->timer, on_timer, c->server.connect_timeout_ms, 0);
-    c->reader = redisReaderCreateWithFunctions(&reply_functions);
+    c->reader = redisReaderCreate();
     if (c->reader == NULL || put_handshake(c) != HR_OK) {
         fail(c, "out of memory");
         return;
     }
+    c->plain = c->reader->fn;
+    c->reader->fn = &reply_functions;
     c->reader->privdata = c;
     c->reader->maxbuf = READER_KEEP_NBYTES;
     if (uv_ip4_addr(c->server.host, c->server.port, (struct sockaddr_in *)&address) == 0 ||
@@ -561,6 +578,10 @@ void hr_redis_connection_close(hr_redis_connection *c) {
         settle(c);
     else
         fail(c, "the store is being closed");
+}
+
+void hr_redis_connection_give_up(hr_redis_connection *c, const char *reason) {
+    fail(c, "%s", reason);
 }
 
 bool hr_redis_connection_is_ready(const hr_redis_connection *c) {

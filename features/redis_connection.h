@@ -55,10 +55,15 @@ struct hr_redis_command {
     int n_elements; /* or HR_REDIS_STATUS_REPLY */
 };
 
-/* Told at every change: ready, or why not (reason is printable). */
+struct redisReply; /* hiredis' */
+
+/* changed: told at every change: ready, or why not (reason is printable).
+ * message: NULL; or the connection is a subscriber's: once it is ready, every reply is a message, handed out
+ * whole and borrowed during the call, and its commands are committed without a struct. */
 typedef struct hr_redis_listener {
     void (*changed)(void *context, bool ready, const char *reason);
     void *context;
+    void (*message)(void *context, const struct redisReply *message);
 } hr_redis_listener;
 
 /* Connects at once and for ever. NULL when out of memory. */
@@ -68,6 +73,10 @@ hr_redis_connection *hr_redis_connection_create(uv_loop_t *loop, const hr_redis_
 /* Finishes its commands as LOST and closes; the memory is freed by the loop, which must run on until its
  * handles are closed. The listener is not called any more. NULL is allowed. */
 void hr_redis_connection_close(hr_redis_connection *connection);
+
+/* Gives a connection up that only its user knows to be dead: it is made anew, after the backoff. A no-op
+ * where it is down. */
+void hr_redis_connection_give_up(hr_redis_connection *connection, const char *reason);
 
 /* Ready; or making its very first attempt, when commands wait for how that ends. */
 bool hr_redis_connection_accepts(const hr_redis_connection *connection);
@@ -80,8 +89,8 @@ size_t hr_redis_connection_n_unanswered(const hr_redis_connection *connection);
 size_t hr_redis_connection_unsent_nbytes(const hr_redis_connection *connection);
 
 /* To send a command: begin, its parts, commit; then flush once for all commands at hand. A text is head and
- * tail joined. commit queues the command (copied), or, on OUT_OF_MEMORY, nothing, and `finish` is not called.
- */
+ * tail joined. commit queues the command (copied; NULL: a subscriber's), or, on OUT_OF_MEMORY, nothing, and
+ * `finish` is not called. */
 void hr_redis_begin(hr_redis_connection *connection, size_t n_texts);
 void hr_redis_text(hr_redis_connection *connection, const char *head, size_t head_nbytes, const char *tail,
                    size_t tail_nbytes);

@@ -421,7 +421,7 @@ static hr_status open_connections(redis_store *store, hr_error *err) {
         .connect_timeout_ms = store->options.connect_timeout_ms,
         .stall_timeout_ms = store->options.command_timeout_ms,
     };
-    const hr_redis_listener listener = {connection_changed, store};
+    const hr_redis_listener listener = {.changed = connection_changed, .context = store};
     for (size_t i = 0; i < store->options.n_connections; i++) {
         hr_redis_connection *c = hr_redis_connection_create(&store->loop, &server, listener);
         if (c == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "%s: out of memory", store->server);

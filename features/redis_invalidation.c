@@ -1,0 +1,186 @@
+/* Server-assisted invalidation: see redis_invalidation.h.
+ *
+ *   DOWN --ready--> CLIENT ID --> CLIENT TRACKING --> SUBSCRIBE --> COVERED     each step by its answer
+ *    ^                  |               |                 |            |
+ *    +------------------+---------------+-----------------+------------+
+ *       the connection is lost; no answer within the heartbeat; an answer that is none of these
+ *
+ * A server that refuses a step (too old, or an ACL) is asked again after RETRY_MS: a refusal hardly ends by
+ * itself. The timer beats twice in a heartbeat; nothing heard between two beats, though a PING was sent on
+ * the first, is the end.
+ */
+#include "features/redis_invalidation.h"
+
+#include <hiredis/hiredis.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { RETRY_MS = 30000 };
+
+static const char channel[] = "__redis__:invalidate";
+
+typedef enum state { DOWN, ASKING_ID, TRACKING, SUBSCRIBING, COVERED, REFUSED } state;
+
+struct hr_redis_invalidation {
+    hr_redis_connection *connection;
+    hr_redis_invalidation_listener listener;
+    const char *prefix;
+    uint32_t heartbeat_ms;
+    uv_timer_t timer;
+    state state;
+    bool heard; /* since the last beat */
+};
+
+static void put(hr_redis_invalidation *in, const char *text) {
+    hr_redis_text(in->connection, text, strlen(text), NULL, 0);
+}
+
+/* Sends one command; the next state waits for its answer. */
+static void ask(hr_redis_invalidation *in, const char *const *words, size_t n_words, state next) {
+    hr_redis_begin(in->connection, n_words);
+    for (size_t i = 0; i < n_words; i++) put(in, words[i]);
+    if (hr_redis_commit(in->connection, NULL) != HR_OK) {
+        hr_redis_connection_give_up(in->connection, "out of memory");
+        return;
+    }
+    in->state = next;
+    hr_redis_flush(in->connection);
+}
+
+static void on_beat(uv_timer_t *timer) {
+    hr_redis_invalidation *in = timer->data;
+    if (in->state == DOWN) return;
+    if (in->state == REFUSED || !in->heard) {
+        char reason[64];
+        snprintf(reason, sizeof reason, "no answer within the heartbeat of %u ms", in->heartbeat_ms);
+        hr_redis_connection_give_up(in->connection, in->state == REFUSED ? "trying again" : reason);
+        return;
+    }
+    in->heard = false;
+    const char *const ping[] = {"PING"};
+    ask(in, ping, 1, in->state);
+}
+
+static void connection_changed(void *context, bool ready, const char *reason) {
+    hr_redis_invalidation *in = context;
+    if (ready) {
+        const char *const words[] = {"CLIENT", "ID"};
+        const uint64_t half_ms = in->heartbeat_ms / 2;
+        in->heard = true;
+        uv_timer_start(&in->timer, on_beat, half_ms, half_ms);
+        ask(in, words, 2, ASKING_ID);
+        return;
+    }
+    bool told = in->state == REFUSED;
+    in->state = DOWN;
+    uv_timer_stop(&in->timer);
+    if (!told) in->listener.covered(in->listener.context, false, reason);
+}
+
+/* --- messages ------------------------------------------------------------------------------------------- */
+
+static bool is_text(const redisReply *reply, const char *text) {
+    return (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS) &&
+           strcasecmp(reply->str, text) == 0;
+}
+
+/* An array of three that begins with the word and the channel; else NULL: its last element. */
+static const redisReply *last_of(const redisReply *message, const char *word) {
+    if (message->type != REDIS_REPLY_ARRAY || message->elements != 3) return NULL;
+    if (!is_text(message->element[0], word) || !is_text(message->element[1], channel)) return NULL;
+    return message->element[2];
+}
+
+static bool is_pong(const redisReply *message) {
+    return is_text(message, "PONG") || (message->type == REDIS_REPLY_ARRAY && message->elements == 2 &&
+                                        is_text(message->element[0], "pong"));
+}
+
+static void refused(hr_redis_invalidation *in, const redisReply *error) {
+    in->state = REFUSED;
+    uv_timer_start(&in->timer, on_beat, RETRY_MS, 0);
+    in->listener.covered(in->listener.context, false, hr_quote(error->str, error->len).text);
+}
+
+/* False where a key is not a text: then none is told. */
+static bool tell_keys(hr_redis_invalidation *in, const redisReply *keys) {
+    for (size_t i = 0; i < keys->elements; i++)
+        if (keys->element[i]->type != REDIS_REPLY_STRING) return false;
+    for (size_t i = 0; i < keys->elements; i++)
+        in->listener.changed(in->listener.context, keys->element[i]->str, keys->element[i]->len);
+    return true;
+}
+
+/* False where it is nothing that belongs there. */
+static bool take_invalidation(hr_redis_invalidation *in, const redisReply *message) {
+    const redisReply *keys = last_of(message, "message");
+    if (keys == NULL) return is_pong(message);
+    if (keys->type == REDIS_REPLY_ARRAY) return tell_keys(in, keys);
+    if (keys->type != REDIS_REPLY_NIL) return false;
+    in->listener.emptied(in->listener.context);
+    return true;
+}
+
+static bool take_answer(hr_redis_invalidation *in, const redisReply *message) {
+    if (is_pong(message)) return true;
+    if (in->state == ASKING_ID && message->type == REDIS_REPLY_INTEGER) {
+        char id[24];
+        snprintf(id, sizeof id, "%lld", message->integer);
+        const char *const words[] = {"CLIENT", "TRACKING", "ON",     "REDIRECT",
+                                     id,       "BCAST",    "PREFIX", in->prefix};
+        ask(in, words, 8, TRACKING);
+        return true;
+    }
+    if (in->state == TRACKING && is_text(message, "OK")) {
+        const char *const words[] = {"SUBSCRIBE", channel};
+        ask(in, words, 2, SUBSCRIBING);
+        return true;
+    }
+    if (in->state == SUBSCRIBING && last_of(message, "subscribe") != NULL) {
+        in->state = COVERED;
+        in->listener.covered(in->listener.context, true, "");
+        return true;
+    }
+    return false;
+}
+
+static void take_message(void *context, const redisReply *message) {
+    hr_redis_invalidation *in = context;
+    in->heard = true;
+    if (in->state == REFUSED) return;
+    if (message->type == REDIS_REPLY_ERROR && in->state != COVERED)
+        refused(in, message);
+    else if (!(in->state == COVERED ? take_invalidation(in, message) : take_answer(in, message)))
+        hr_redis_connection_give_up(in->connection, "not a valid answer to tracking or message of it");
+}
+
+/* --- its life ------------------------------------------------------------------------------------------- */
+
+static void on_timer_closed(uv_handle_t *handle) {
+    free(handle->data);
+}
+
+hr_redis_invalidation *hr_redis_invalidation_create(uv_loop_t *loop, const hr_redis_server *server,
+                                                    const char *prefix, uint32_t heartbeat_ms,
+                                                    hr_redis_invalidation_listener listener) {
+    hr_redis_invalidation *in = calloc(1, sizeof *in);
+    if (in == NULL) return NULL;
+    in->listener = listener;
+    in->prefix = prefix;
+    in->heartbeat_ms = heartbeat_ms;
+    in->timer.data = in;
+    uv_timer_init(loop, &in->timer); /* cannot fail */
+    const hr_redis_listener of_connection = {connection_changed, in, take_message};
+    in->connection = hr_redis_connection_create(loop, server, of_connection);
+    if (in->connection != NULL) return in;
+    uv_close((uv_handle_t *)&in->timer, on_timer_closed);
+    return NULL;
+}
+
+void hr_redis_invalidation_close(hr_redis_invalidation *in) {
+    if (in == NULL) return;
+    hr_redis_connection_close(in->connection);
+    uv_close((uv_handle_t *)&in->timer, on_timer_closed);
+}

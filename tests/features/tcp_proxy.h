@@ -1,0 +1,32 @@
+/* A loopback proxy for tests, which can turn into a black hole: connections stay open and nothing passes. It
+ * has a thread of its own; its functions belong to the test's. */
+#ifndef HOMERANK_TESTS_FEATURES_TCP_PROXY_H
+#define HOMERANK_TESTS_FEATURES_TCP_PROXY_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { TCP_PROXY_MAX_PAIRS = 64 };
+
+typedef struct tcp_proxy {
+    uint16_t port; /* what clients connect to */
+    uint16_t server_port;
+    int listener;
+    int pairs[TCP_PROXY_MAX_PAIRS][2]; /* client and server; the thread's */
+    int n_pairs;
+    atomic_bool holds, stops;
+    pthread_t thread;
+} tcp_proxy;
+
+/* Forwards to 127.0.0.1:server_port. Fails the test where it cannot. */
+void tcp_proxy_start(tcp_proxy *proxy, uint16_t server_port);
+
+/* Whether to swallow: what comes is left unread, a new connection is accepted and nobody answers it. What was
+ * held is forwarded afterwards. In force within 1 ms. */
+void tcp_proxy_hold(tcp_proxy *proxy, bool holds);
+
+void tcp_proxy_stop(tcp_proxy *proxy); /* closes every connection */
+
+#endif
