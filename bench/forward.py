@@ -160,7 +160,7 @@ def report(args, speed, limits, kinds, shapes, engines, agreement):
            "- largest difference of logits from PyTorch's: "
            + ", ".join(f"{k} {d:.1g}" for k, d in agreement.items())]
     if "bf16" not in kinds:
-        out.append("- PyTorch bf16: skipped, this CPU has neither AVX512-bf16 nor AMX; ours is emulated")
+        out.append("- PyTorch bf16: skipped, this CPU has neither AVX512-bf16 nor AMX; ours then multiplies in f32")
     out += ["", *text, ""]
     biggest = 512 if 512 in args.sizes else args.sizes[-1]
     rows = []

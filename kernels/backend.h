@@ -42,7 +42,7 @@ typedef struct hr_backend_i {
     hr_status (*worker_create)(void *context, void **worker, hr_error *err);
     void (*worker_destroy)(void *worker);
     hr_status (*forward)(void *worker, const hr_slice *slices, size_t n_slices, hr_error *err);
-    /* (optional; default: nothing) One line on how it will run: ISA, block sizes, emulation. */
+    /* (optional; default: nothing) One line on how it will run: ISA, block sizes, what products take. */
     void (*describe)(const void *context, char *text, size_t size);
     /* (optional; default: UNIMPLEMENTED) forward, told to the observer as it goes. */
     hr_status (*observe)(void *worker, const hr_slice *slices, size_t n_slices, const hr_observer *observer,
@@ -60,7 +60,7 @@ hr_status hr_engine_create(const char *name, hr_precision precision, const hr_pl
                            hr_error *err);
 void hr_engine_destroy(hr_engine *engine); /* after its workers; NULL is allowed */
 
-/* The backend's name, and one line on how it runs, e.g. "onednn bf16 (emulated), blocks of 16, 64, 128". */
+/* The backend's name, and one line on how it runs, e.g. "onednn 2.6.3 bf16, amx, blocks of 8, 16, 64". */
 const char *hr_engine_backend(const hr_engine *engine);
 hr_precision hr_engine_precision(const hr_engine *engine);
 void hr_engine_describe(const hr_engine *engine, char *text, size_t size);

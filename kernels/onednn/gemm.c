@@ -13,7 +13,7 @@ static const uint32_t SIZES_F32[] = {1, 4, 8, 16, 32, 64, 128};
 static const uint32_t SIZES_BF16[] = {8, 16, 32, 64, 128};
 
 typedef struct gemm_try {
-    bool bf16;        /* native bf16 operands */
+    hr_operand operand;
     bool convolution; /* prefer it */
     const uint32_t *sizes;
     uint32_t n_sizes;
@@ -211,7 +211,7 @@ static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *
         status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u matrix products", n);
         goto done;
     }
-    set->operand = how->bf16 ? HR_OPERAND_BF16 : HR_OPERAND_F32;
+    set->operand = how->operand;
     set->n_gemms = n;
     set->n_sizes = how->n_sizes;
     memcpy(set->sizes, how->sizes, how->n_sizes * sizeof how->sizes[0]);
@@ -220,7 +220,7 @@ static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *
 
     dnnl_status_t dnnl = dnnl_engine_create(&set->engine, dnnl_cpu, 0);
     if (dnnl == dnnl_success) dnnl = primitives_create(set, how->convolution);
-    if (dnnl == dnnl_unimplemented && how->bf16) {
+    if (dnnl == dnnl_unimplemented && how->operand == HR_OPERAND_BF16) {
         good = false;
         goto done;
     }
@@ -229,7 +229,8 @@ static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *
         goto done;
     }
     status = hr__gemm_set_check_rows(set, &good, err);
-    if (status == HR_OK && good && how->bf16) status = hr__gemm_set_check_bf16(set, &good, err);
+    if (status == HR_OK && good && how->operand == HR_OPERAND_BF16)
+        status = hr__gemm_set_check_bf16(set, &good, err);
 done:
     if (status == HR_OK && good) {
         *result = set;
@@ -245,7 +246,7 @@ static bool has_bf16(void) {
     return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
-hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, uint32_t max_rows,
+hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, hr_operand operand, uint32_t max_rows,
                              hr_gemm_set **set, hr_error *err) {
     enum {
         N_F32 = sizeof SIZES_F32 / sizeof SIZES_F32[0],
@@ -253,24 +254,23 @@ hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, u
     };
     /* In order of preference; the last, blocks of one row, cannot depend on a place or a size. */
     const gemm_try tries[] = {
-        {true, false, SIZES_BF16, N_BF16}, {true, false, SIZES_BF16, 1}, {false, true, SIZES_F32, N_F32},
-        {false, false, SIZES_F32, N_F32},  {false, true, SIZES_F32, 1},
+        {HR_OPERAND_BF16, false, SIZES_BF16, N_BF16}, {HR_OPERAND_BF16, false, SIZES_BF16, 1},
+        {HR_OPERAND_F32, true, SIZES_F32, N_F32},     {HR_OPERAND_F32, false, SIZES_F32, N_F32},
+        {HR_OPERAND_F32, true, SIZES_F32, 1},
     };
     omp_set_num_threads(1);
     *set = NULL;
-    bool native = bf16 && has_bf16();
+    if (operand == HR_OPERAND_BF16 && !has_bf16()) return HR_OK;
     for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
-        if (tries[i].bf16 && !native) continue;
+        if (tries[i].operand != operand) continue;
         hr_status status = set_try(specs, n, &tries[i], max_rows, set, err);
         if (status != HR_OK) return status;
-        if (*set) break;
+        if (*set) return HR_OK;
         hr_log(HR_LOG_WARN, "onednn: primitives refused",
-               HR_LOG_STR("operands", tries[i].bf16 ? "bf16" : "f32"), HR_LOG_INT("sizes", tries[i].n_sizes));
+               HR_LOG_STR("operands", operand == HR_OPERAND_BF16 ? "bf16" : "f32"), HR_LOG_INT("sizes", tries[i].n_sizes));
     }
-    if (!*set)
-        return hr_error_set(err, HR_DEVICE, "oneDNN: no primitive gives a row the same bits in every place");
-    if (bf16 && (*set)->operand == HR_OPERAND_F32) (*set)->operand = HR_OPERAND_ROUNDED;
-    return HR_OK;
+    if (operand == HR_OPERAND_BF16) return HR_OK;
+    return hr_error_set(err, HR_DEVICE, "oneDNN: no primitive gives a row the same bits in every place");
 }
 
 /* ---- Weights and calls ---- */
@@ -287,14 +287,14 @@ static dnnl_memory_desc_t plain_weights(const hr_gemm *gemm) {
     return md;
 }
 
-static dnnl_status_t weights_reorder(const hr_gemm_set *set, const hr_gemm *gemm, float *weight,
+static dnnl_status_t weights_reorder(const hr_gemm_set *set, const hr_gemm *gemm, const float *weight,
                                      dnnl_memory_t packed) {
     dnnl_memory_desc_t plain = plain_weights(gemm);
     dnnl_memory_t from = NULL;
     dnnl_primitive_desc_t pd = NULL;
     dnnl_primitive_t reorder = NULL;
     dnnl_stream_t stream = NULL;
-    dnnl_status_t status = dnnl_memory_create(&from, &plain, set->engine, weight);
+    dnnl_status_t status = dnnl_memory_create(&from, &plain, set->engine, (void *)weight); /* read only */
     if (status == dnnl_success) {
         status =
             dnnl_reorder_primitive_desc_create(&pd, &plain, set->engine, &gemm->weights, set->engine, NULL);
@@ -312,13 +312,10 @@ static dnnl_status_t weights_reorder(const hr_gemm_set *set, const hr_gemm *gemm
     return status;
 }
 
-hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm_index, float *weight, const float *bias,
+hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm_index, const float *weight, const float *bias,
                        hr_gemm_weights *packed, hr_error *err) {
     const hr_gemm *gemm = &set->gemms[gemm_index];
     const hr_gemm_spec *s = &gemm->spec;
-    if (set->operand == HR_OPERAND_ROUNDED) {
-        for (size_t i = 0; i < (size_t)s->n * s->k; i++) weight[i] = hr_bf16_round(weight[i]);
-    }
     memset(packed, 0, sizeof *packed);
     packed->bias_data = aligned_alloc(64, s->n * sizeof(float));
     if (!packed->bias_data) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u biases", s->n);

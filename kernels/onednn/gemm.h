@@ -39,7 +39,7 @@ typedef struct hr_gemm {
 
 typedef struct hr_gemm_set {
     dnnl_engine_t engine;
-    hr_operand operand;                /* ROUNDED where this CPU has no bf16 products */
+    hr_operand operand;
     uint32_t sizes[HR_GEMM_MAX_SIZES]; /* block sizes M, ascending */
     uint32_t n_sizes;
     hr_gemm *gemms; /* (n_gemms), as the specs given */
@@ -60,16 +60,15 @@ typedef struct hr_gemm_call {
 } hr_gemm_call;
 
 /* Makes the primitives of the specs (n) and finds block sizes at which every one of them gives a row the same
- * bits at any size and place (see gemm_check.c). bf16: HR_OPERAND_BF16 where oneDNN multiplies it natively
- * and right, else HR_OPERAND_ROUNDED. Sizes past max_rows are left out, but never the smallest. Errors:
- * OUT_OF_MEMORY, DEVICE. */
-hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, bool bf16, uint32_t max_rows,
+ * bits at any size and place (see gemm_check.c). Sizes past max_rows are left out, but never the smallest.
+ * BF16: *set is NULL, with HR_OK, where oneDNN does not multiply it natively, and right, on this CPU.
+ * Errors: OUT_OF_MEMORY, DEVICE. */
+hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, hr_operand operand, uint32_t max_rows,
                              hr_gemm_set **set, hr_error *err);
 void hr_gemm_set_destroy(hr_gemm_set *set); /* NULL is allowed */
 
-/* Packs weight (n, k) and bias (n), both padded with zeros; weight is rounded in place where the set's
- * operands are. */
-hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm, float *weight, const float *bias,
+/* Packs weight (n, k) and bias (n), both padded with zeros. */
+hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm, const float *weight, const float *bias,
                        hr_gemm_weights *packed, hr_error *err);
 void hr_gemm_weights_destroy(hr_gemm_weights *packed);
 

@@ -80,14 +80,26 @@ static void engine_destroy(void *context) {
     free(engine);
 }
 
-static hr_status engine_prepare(onednn_engine *engine, const hr_plan *plan, hr_error *err) {
-    bool bf16 = engine->precision == HR_PRECISION_BF16;
-    hr_status status = hr_program_create(plan, bf16, &engine->program, err);
+/* The program and its products with operands of that kind; gemms stays NULL where this CPU has none such. */
+static hr_status engine_products(onednn_engine *engine, const hr_plan *plan, hr_operand operand,
+                                 hr_error *err) {
+    hr_status status = hr_program_create(plan, operand == HR_OPERAND_BF16, &engine->program, err);
     if (status != HR_OK) return status;
     hr_program_place(engine->program, HR_OPERAND_F32, 1);
     uint32_t max_rows = (uint32_t)(BUFFERS_NBYTES / (engine->program->nbytes + 1));
-    status = hr_gemm_set_create(engine->program->specs, engine->program->n_specs, bf16, max_rows,
-                                &engine->gemms, err);
+    return hr_gemm_set_create(engine->program->specs, engine->program->n_specs, operand, max_rows,
+                              &engine->gemms, err);
+}
+
+static hr_status engine_prepare(onednn_engine *engine, const hr_plan *plan, hr_error *err) {
+    hr_operand operand = engine->precision == HR_PRECISION_BF16 ? HR_OPERAND_BF16 : HR_OPERAND_F32;
+    hr_status status = engine_products(engine, plan, operand, err);
+    if (status == HR_OK && engine->gemms == NULL) {
+        /* bf16 is what products may take, not what they must (MODEL.md 5): f32's are as fast here. */
+        hr_program_destroy(engine->program);
+        engine->program = NULL;
+        status = engine_products(engine, plan, HR_OPERAND_F32, err);
+    }
     if (status != HR_OK) return status;
     engine->max_rows = engine->gemms->sizes[engine->gemms->n_sizes - 1];
     engine->next_size = calloc(engine->max_rows + 1, sizeof *engine->next_size);
@@ -115,9 +127,10 @@ static void describe(const void *context, char *text, size_t size) {
     const onednn_engine *engine = context;
     const hr_gemm_set *set = engine->gemms;
     const dnnl_version_t *version = dnnl_version();
+    bool without = engine->precision == HR_PRECISION_BF16 && set->operand == HR_OPERAND_F32;
     int at = snprintf(text, size, "onednn %d.%d.%d %s%s, %s, blocks of", version->major, version->minor,
                       version->patch, hr_precision_name(engine->precision),
-                      set->operand == HR_OPERAND_ROUNDED ? " (emulated)" : "", hr_gemm_isa());
+                      without ? " (in f32: no bf16 products on this CPU)" : "", hr_gemm_isa());
     for (uint32_t s = 0; s < set->n_sizes && at > 0 && (size_t)at < size; s++) {
         at += snprintf(text + at, size - (size_t)at, "%s %u", s ? "," : "", set->sizes[s]);
     }
@@ -239,8 +252,8 @@ static void run_finish(const onednn_worker *worker, const hr_step *step, uint32_
         .n_rows = m,
         .y = buffer_at(worker, step->y),
     };
-    bool in_place = step->x == step->y && operand != HR_OPERAND_ROUNDED; /* as the product wrote it */
-    if (in_place && !shares && args.activation == HR_GEMM_LINEAR) return;
+    if (step->x == step->y && !shares && args.activation == HR_GEMM_LINEAR)
+        return; /* as the product wrote it */
     worker->engine->rows->finish(operand, &args);
 }
 

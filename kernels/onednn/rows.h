@@ -21,9 +21,8 @@ static inline uint32_t hr_padded(uint32_t width) {
     return (width + HR_PAD - 1) / HR_PAD * HR_PAD;
 }
 
-/* How the operands of matrix products are kept. ROUNDED is bf16's values in f32's layout: what a CPU
- * without bf16 arithmetic multiplies (MODEL.md 5). */
-typedef enum hr_operand { HR_OPERAND_F32, HR_OPERAND_ROUNDED, HR_OPERAND_BF16 } hr_operand;
+/* How the operands of matrix products are kept. */
+typedef enum hr_operand { HR_OPERAND_F32, HR_OPERAND_BF16 } hr_operand;
 
 static inline size_t hr_operand_nbytes(hr_operand operand) {
     return operand == HR_OPERAND_BF16 ? 2 : 4;
@@ -103,7 +102,7 @@ typedef struct hr_rows_i {
 
 const hr_rows_i *hr_rows_select(void);
 
-/* bf16's value nearest to x (ties to even), as the scalar code of loading and checks needs it. */
+/* bf16's value nearest to x (ties to even), as the checks need it. */
 float hr_bf16_round(float x);
 
 #endif

@@ -71,8 +71,6 @@ ROWS_INL vu round_bits(vf x) {
 ROWS_INL void put(hr_operand operand, void *y, size_t at, vf value) {
     if (operand == HR_OPERAND_F32) {
         *(vf *)((float *)y + at) = value;
-    } else if (operand == HR_OPERAND_ROUNDED) {
-        *(vf *)((float *)y + at) = (vf)round_bits(value);
     } else {
         *(vh *)((uint16_t *)y + at) = __builtin_convertvector(round_bits(value) >> 16, vh);
     }
@@ -93,11 +91,10 @@ ROWS_INL void store_as(hr_operand operand, const float *x, size_t ld_x, void *y,
 
 ROWS_FN void rows_store(hr_operand operand, const float *x, size_t ld_x, void *y, size_t ld_y,
                         uint32_t n_cols, uint32_t n_rows) {
-    switch (operand) {
-    case HR_OPERAND_F32: store_as(HR_OPERAND_F32, x, ld_x, y, ld_y, n_cols, n_rows); break;
-    case HR_OPERAND_ROUNDED: store_as(HR_OPERAND_ROUNDED, x, ld_x, y, ld_y, n_cols, n_rows); break;
-    case HR_OPERAND_BF16: store_as(HR_OPERAND_BF16, x, ld_x, y, ld_y, n_cols, n_rows); break;
-    }
+    if (operand == HR_OPERAND_F32)
+        store_as(HR_OPERAND_F32, x, ld_x, y, ld_y, n_cols, n_rows);
+    else
+        store_as(HR_OPERAND_BF16, x, ld_x, y, ld_y, n_cols, n_rows);
 }
 
 ROWS_INL vf finished(hr_gemm_activation activation, vf x) {
@@ -130,11 +127,10 @@ ROWS_INL void finish_operand(hr_operand operand, const hr_finish_args *args) {
 }
 
 ROWS_FN void rows_finish(hr_operand operand, const hr_finish_args *args) {
-    switch (operand) {
-    case HR_OPERAND_F32: finish_operand(HR_OPERAND_F32, args); break;
-    case HR_OPERAND_ROUNDED: finish_operand(HR_OPERAND_ROUNDED, args); break;
-    case HR_OPERAND_BF16: finish_operand(HR_OPERAND_BF16, args); break;
-    }
+    if (operand == HR_OPERAND_F32)
+        finish_operand(HR_OPERAND_F32, args);
+    else
+        finish_operand(HR_OPERAND_BF16, args);
 }
 
 /* `count` <= LANES of z in a vector, the other lanes `fill`. */
@@ -195,11 +191,10 @@ ROWS_INL void feature_gate_as(hr_operand operand, const hr_feature_gate_args *a)
 }
 
 ROWS_FN void rows_feature_gate(hr_operand operand, const hr_feature_gate_args *args) {
-    switch (operand) {
-    case HR_OPERAND_F32: feature_gate_as(HR_OPERAND_F32, args); break;
-    case HR_OPERAND_ROUNDED: feature_gate_as(HR_OPERAND_ROUNDED, args); break;
-    case HR_OPERAND_BF16: feature_gate_as(HR_OPERAND_BF16, args); break;
-    }
+    if (operand == HR_OPERAND_F32)
+        feature_gate_as(HR_OPERAND_F32, args);
+    else
+        feature_gate_as(HR_OPERAND_BF16, args);
 }
 
 /* The columns past `width` hold zeros: they add nothing to the sum, but must not enter the variance. */

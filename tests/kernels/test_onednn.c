@@ -371,8 +371,24 @@ static void an_engine_says_how_it_runs(void **state) {
     fixture_close(&f);
 }
 
+/* test_onednn_avx2 keeps oneDNN to AVX2, whatever this CPU has. */
+static void a_cpu_without_bf16_products_multiplies_in_f32(void **state) {
+    (void)state;
+    const char *isa = getenv("ONEDNN_MAX_CPU_ISA");
+    if (isa == NULL || strcmp(isa, "AVX2") != 0) skip();
+    fixture f;
+    char text[160];
+    fixture_open(&f, HR_RANDOM_HOME_2, 0, HR_PRECISION_BF16);
+    hr_engine_describe(f.engine, text, sizeof text);
+    if (strstr(text, "bf16 (in f32: no bf16 products on this CPU), avx2, blocks of 1,") == NULL)
+        fail_msg("%s", text);
+    check_agreement(&f, 65, HR_PRECISION_F32);
+    fixture_close(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_cpu_without_bf16_products_multiplies_in_f32),
         cmocka_unit_test(logits_are_the_references_whatever_the_batch),
         cmocka_unit_test(an_empty_batch_is_fine),
         cmocka_unit_test(any_entity_may_have_all_the_features),

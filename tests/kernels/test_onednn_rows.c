@@ -84,8 +84,6 @@ static void operands_are_rounded_to_even(void **state) {
         uint16_t half[HR_PAD];
         memset(x, 0, sizeof x);
         memcpy(x, in, sizeof in);
-        tables(t)->store(HR_OPERAND_ROUNDED, x, WIDTH, y, WIDTH, HR_PAD, 1);
-        assert_memory_equal(y, want, sizeof want);
         _Alignas(64) uint16_t halves[HR_PAD];
         tables(t)->store(HR_OPERAND_BF16, x, WIDTH, halves, HR_PAD, HR_PAD, 1);
         memcpy(half, halves, sizeof half);
