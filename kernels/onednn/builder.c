@@ -27,17 +27,17 @@ void *hr__append(hr_builder *b, void *array, uint32_t *n, size_t size) {
     return item;
 }
 
-uint32_t hr__add_buffer(hr_builder *b, uint32_t width, uint32_t parts, bool operand) {
+uint32_t hr__add_buffer(hr_builder *b, uint32_t width, uint32_t parts, hr_operand kind) {
     hr_buffer *buffer = hr__append(b, &b->program->buffers, &b->program->n_buffers, sizeof *buffer);
     if (!buffer) return 0;
-    *buffer = (hr_buffer){.width = hr_padded(width), .parts = parts, .operand = operand && b->bf16};
+    *buffer = (hr_buffer){.width = hr_padded(width), .parts = parts, .kind = kind};
     buffer->first = HR_NONE;
     return b->program->n_buffers - 1;
 }
 
 uint32_t hr__gathered_buffer(hr_builder *b, uint32_t *buffer, uint32_t width) {
     if (*buffer != HR_NONE) return *buffer;
-    *buffer = hr__add_buffer(b, width, 1, false);
+    *buffer = hr__add_buffer(b, width, 1, HR_OPERAND_F32);
     if (!b->oom) b->program->buffers[*buffer].first = 0;
     return *buffer;
 }
@@ -96,8 +96,8 @@ static uint32_t add_spec(hr_builder *b, hr_gemm_spec spec) {
     hr_program *p = b->program;
     for (uint32_t i = 0; i < p->n_specs; i++) {
         const hr_gemm_spec *s = &p->specs[i];
-        bool same = s->k == spec.k && s->n == spec.n && s->activation == spec.activation &&
-                    s->operand_out == spec.operand_out;
+        bool same = s->k == spec.k && s->n == spec.n && s->activation == spec.activation && s->x == spec.x &&
+                    s->y == spec.y;
         if (same) return i;
     }
     hr_gemm_spec *added = hr__append(b, &p->specs, &p->n_specs, sizeof *added);
@@ -131,16 +131,22 @@ static void copy_pieces(const hr_pieces *pieces, const float *weight, float *row
     }
 }
 
+static hr_operand kind_of(const hr_builder *b, uint32_t buffer) {
+    return b->oom ? HR_OPERAND_F32 : b->program->buffers[buffer].kind;
+}
+
 hr_product hr__product_begin(hr_builder *b, const hr_reading *reads, uint32_t n,
-                             hr_gemm_activation activation, bool operand) {
-    hr_product product = {
-        .reads = reads, .n = hr_padded(n), .activation = activation, .operand = operand && b->bf16};
+                             hr_gemm_activation activation, hr_operand kind) {
+    hr_product product = {.reads = reads, .n = hr_padded(n), .activation = activation, .kind = kind};
     if (reads->split) {
-        product.matrix = add_matrix(b, (hr_gemm_spec){reads->item.width, product.n, HR_GEMM_LINEAR, false});
-        product.shared = add_matrix(b, (hr_gemm_spec){reads->shared.width, product.n, HR_GEMM_LINEAR, false});
+        hr_operand x = b->program->operand;
+        hr_gemm_spec item = {reads->item.width, product.n, HR_GEMM_LINEAR, x, HR_OPERAND_F32};
+        hr_gemm_spec shared = {reads->shared.width, product.n, HR_GEMM_LINEAR, x, HR_OPERAND_F32};
+        product.matrix = add_matrix(b, item);
+        product.shared = add_matrix(b, shared);
     } else {
-        product.matrix =
-            add_matrix(b, (hr_gemm_spec){reads->all.width, product.n, activation, product.operand});
+        hr_operand x = kind_of(b, reads->operand);
+        product.matrix = add_matrix(b, (hr_gemm_spec){reads->all.width, product.n, activation, x, kind});
     }
     return product;
 }
@@ -175,14 +181,14 @@ static void add_finish(hr_builder *b, const hr_product *product, uint32_t x, uin
 
 uint32_t hr__product_end(hr_builder *b, const hr_product *product) {
     if (!product->reads->split) {
-        uint32_t y = hr__add_buffer(b, product->n, 1, product->operand);
+        uint32_t y = hr__add_buffer(b, product->n, 1, product->kind);
         add_gemm(b, product->reads->operand, y, product->matrix, false);
-        bool more = product->operand || product->activation != HR_GEMM_LINEAR;
-        if (more) add_finish(b, product, y, y, HR_NONE);
+        if (product->activation != HR_GEMM_LINEAR) add_finish(b, product, y, y, HR_NONE);
         return y;
     }
-    uint32_t share = hr__add_buffer(b, product->n, 1, false), sum = hr__add_buffer(b, product->n, 1, false);
-    uint32_t y = product->operand ? hr__add_buffer(b, product->n, 1, true) : sum;
+    uint32_t share = hr__add_buffer(b, product->n, 1, HR_OPERAND_F32);
+    uint32_t sum = hr__add_buffer(b, product->n, 1, HR_OPERAND_F32);
+    uint32_t y = product->kind == HR_OPERAND_F32 ? sum : hr__add_buffer(b, product->n, 1, product->kind);
     add_gemm(b, b->shared_operand, share, product->shared, true);
     add_gemm(b, b->items_operand, sum, product->matrix, false);
     add_finish(b, product, sum, y, share);
@@ -190,7 +196,8 @@ uint32_t hr__product_end(hr_builder *b, const hr_product *product) {
 }
 
 uint32_t hr__add_plain_product(hr_builder *b, uint32_t x, uint32_t y, uint32_t part, uint32_t k, uint32_t n) {
-    uint32_t matrix = add_matrix(b, (hr_gemm_spec){hr_padded(k), n, HR_GEMM_LINEAR, false});
+    hr_gemm_spec spec = {hr_padded(k), n, HR_GEMM_LINEAR, kind_of(b, x), HR_OPERAND_F32};
+    uint32_t matrix = add_matrix(b, spec);
     hr_step *step = hr__add_step(b, HR_STEP_GEMM, x, y);
     step->gemm.matrix = matrix;
     step->gemm.part = part;

@@ -31,7 +31,7 @@ typedef struct hr_reading {
 typedef struct hr_builder {
     const hr_plan *plan;
     hr_program *program;
-    bool bf16, oom;
+    bool oom;
     bool narrow;                            /* with oom: padding makes too much of the weights */
     uint64_t n_weights, n_padded;           /* of all products: the plan's, and as packed */
     uint32_t items_operand, shared_operand; /* buffers of v's parts as operands, or HR_NONE */
@@ -45,13 +45,13 @@ typedef struct hr_product {
     uint32_t matrix; /* of the rows' part, or of all */
     uint32_t shared; /* matrix of the slices' part, where split */
     hr_gemm_activation activation;
-    bool operand; /* y is an operand */
+    hr_operand kind; /* of y */
 } hr_product;
 
 /* Room for one more element of `size` bytes past the *n of *array, zeroed. NULL when out of memory. */
 void *hr__append(hr_builder *b, void *array, uint32_t *n, size_t size);
 
-uint32_t hr__add_buffer(hr_builder *b, uint32_t width, uint32_t parts, bool operand);
+uint32_t hr__add_buffer(hr_builder *b, uint32_t width, uint32_t parts, hr_operand kind);
 
 /* A buffer that is filled before the first step; made on first use. */
 uint32_t hr__gathered_buffer(hr_builder *b, uint32_t *buffer, uint32_t width);
@@ -67,7 +67,7 @@ void hr__add_piece(hr_builder *b, hr_pieces *pieces, uint32_t from, uint32_t wid
 void hr__reading_clear(hr_reading *reading);
 
 hr_product hr__product_begin(hr_builder *b, const hr_reading *reads, uint32_t n,
-                             hr_gemm_activation activation, bool operand);
+                             hr_gemm_activation activation, hr_operand kind);
 
 /* weight (count, k of the plan) and bias (count, or NULL) as the product's rows from `to` on. */
 void hr__product_rows(hr_builder *b, const hr_product *product, uint32_t to, uint32_t k, const float *weight,

@@ -13,7 +13,7 @@ static const uint32_t SIZES_F32[] = {1, 4, 8, 16, 32, 64, 128};
 static const uint32_t SIZES_BF16[] = {8, 16, 32, 64, 128};
 
 typedef struct gemm_try {
-    hr_operand operand;
+    bool bf16;        /* with native bf16 products among them */
     bool convolution; /* prefer it */
     const uint32_t *sizes;
     uint32_t n_sizes;
@@ -66,7 +66,7 @@ static dnnl_data_type_t type_of(hr_operand operand) {
 static dnnl_status_t matmul_desc(const hr_gemm_set *set, const hr_gemm *gemm, uint32_t m,
                                  dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *pd) {
     const hr_gemm_spec *s = &gemm->spec;
-    dnnl_data_type_t in = type_of(set->operand), out = s->operand_out ? in : dnnl_f32;
+    dnnl_data_type_t in = type_of(s->x), out = type_of(s->y);
     dnnl_memory_desc_t x, w = gemm->weights, b, y;
     dnnl_matmul_desc_t desc;
     dnnl_memory_desc_init_by_tag(&x, 2, (dnnl_dims_t){m, s->k}, in, dnnl_ab);
@@ -81,7 +81,7 @@ static dnnl_status_t matmul_desc(const hr_gemm_set *set, const hr_gemm *gemm, ui
 static dnnl_status_t convolution_desc(const hr_gemm_set *set, const hr_gemm *gemm, uint32_t m,
                                       dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *pd) {
     const hr_gemm_spec *s = &gemm->spec;
-    dnnl_data_type_t in = type_of(set->operand), out = s->operand_out ? in : dnnl_f32;
+    dnnl_data_type_t in = type_of(s->x), out = type_of(s->y);
     dnnl_memory_desc_t x, w = gemm->weights, b, y;
     dnnl_convolution_desc_t desc;
     dnnl_memory_desc_init_by_tag(&x, 4, (dnnl_dims_t){1, s->k, 1, m}, in, dnnl_nhwc);
@@ -112,7 +112,7 @@ static dnnl_status_t primitive_create(hr_gemm_set *set, hr_gemm *gemm, uint32_t 
     if (status != dnnl_success) goto done;
     status = (gemm->convolution ? convolution_desc : matmul_desc)(set, gemm, set->sizes[size], attr, &pd);
     if (status != dnnl_success) goto done;
-    if (set->operand == HR_OPERAND_BF16 && !implemented_by(pd, "brg")) {
+    if (gemm->spec.x == HR_OPERAND_BF16 && !implemented_by(pd, "brg")) {
         status =
             dnnl_unimplemented; /* there is a bf16 product without bf16 instructions too: slower than f32's */
         goto done;
@@ -211,7 +211,6 @@ static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *
         status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u matrix products", n);
         goto done;
     }
-    set->operand = how->operand;
     set->n_gemms = n;
     set->n_sizes = how->n_sizes;
     memcpy(set->sizes, how->sizes, how->n_sizes * sizeof how->sizes[0]);
@@ -220,7 +219,7 @@ static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *
 
     dnnl_status_t dnnl = dnnl_engine_create(&set->engine, dnnl_cpu, 0);
     if (dnnl == dnnl_success) dnnl = primitives_create(set, how->convolution);
-    if (dnnl == dnnl_unimplemented && how->operand == HR_OPERAND_BF16) {
+    if (dnnl == dnnl_unimplemented && how->bf16) {
         good = false;
         goto done;
     }
@@ -229,8 +228,7 @@ static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *
         goto done;
     }
     status = hr__gemm_set_check_rows(set, &good, err);
-    if (status == HR_OK && good && how->operand == HR_OPERAND_BF16)
-        status = hr__gemm_set_check_bf16(set, &good, err);
+    if (status == HR_OK && good && how->bf16) status = hr__gemm_set_check_bf16(set, &good, err);
 done:
     if (status == HR_OK && good) {
         *result = set;
@@ -246,30 +244,31 @@ static bool has_bf16(void) {
     return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
-hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, hr_operand operand, uint32_t max_rows,
-                             hr_gemm_set **set, hr_error *err) {
+hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, uint32_t max_rows, hr_gemm_set **set,
+                             hr_error *err) {
     enum {
         N_F32 = sizeof SIZES_F32 / sizeof SIZES_F32[0],
         N_BF16 = sizeof SIZES_BF16 / sizeof SIZES_BF16[0]
     };
     /* In order of preference; the last, blocks of one row, cannot depend on a place or a size. */
     const gemm_try tries[] = {
-        {HR_OPERAND_BF16, false, SIZES_BF16, N_BF16}, {HR_OPERAND_BF16, false, SIZES_BF16, 1},
-        {HR_OPERAND_F32, true, SIZES_F32, N_F32},     {HR_OPERAND_F32, false, SIZES_F32, N_F32},
-        {HR_OPERAND_F32, true, SIZES_F32, 1},
+        {true, false, SIZES_BF16, N_BF16}, {true, false, SIZES_BF16, 1}, {false, true, SIZES_F32, N_F32},
+        {false, false, SIZES_F32, N_F32},  {false, true, SIZES_F32, 1},
     };
+    bool bf16 = false;
+    for (uint32_t i = 0; i < n; i++) bf16 |= specs[i].x == HR_OPERAND_BF16;
     omp_set_num_threads(1);
     *set = NULL;
-    if (operand == HR_OPERAND_BF16 && !has_bf16()) return HR_OK;
+    if (bf16 && !has_bf16()) return HR_OK;
     for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
-        if (tries[i].operand != operand) continue;
+        if (tries[i].bf16 != bf16) continue;
         hr_status status = set_try(specs, n, &tries[i], max_rows, set, err);
         if (status != HR_OK) return status;
         if (*set) return HR_OK;
-        hr_log(HR_LOG_WARN, "onednn: primitives refused",
-               HR_LOG_STR("operands", operand == HR_OPERAND_BF16 ? "bf16" : "f32"), HR_LOG_INT("sizes", tries[i].n_sizes));
+        hr_log(HR_LOG_WARN, "onednn: primitives refused", HR_LOG_STR("operands", bf16 ? "bf16" : "f32"),
+               HR_LOG_INT("sizes", tries[i].n_sizes));
     }
-    if (operand == HR_OPERAND_BF16) return HR_OK;
+    if (bf16) return HR_OK;
     return hr_error_set(err, HR_DEVICE, "oneDNN: no primitive gives a row the same bits in every place");
 }
 

@@ -23,7 +23,7 @@ enum { HR_GEMM_MAX_SIZES = 8, HR_GEMM_MAX_ROWS = 128 }; /* block sizes, and rows
 typedef struct hr_gemm_spec {
     uint32_t k, n; /* padded */
     hr_gemm_activation activation;
-    bool operand_out; /* y is the next product's operand, in the set's operand kind; else f32 */
+    hr_operand x, y; /* kinds of the rows read (and so of the weights) and written */
 } hr_gemm_spec;
 
 typedef struct hr_gemm {
@@ -39,7 +39,6 @@ typedef struct hr_gemm {
 
 typedef struct hr_gemm_set {
     dnnl_engine_t engine;
-    hr_operand operand;
     uint32_t sizes[HR_GEMM_MAX_SIZES]; /* block sizes M, ascending */
     uint32_t n_sizes;
     hr_gemm *gemms; /* (n_gemms), as the specs given */
@@ -61,10 +60,10 @@ typedef struct hr_gemm_call {
 
 /* Makes the primitives of the specs (n) and finds block sizes at which every one of them gives a row the same
  * bits at any size and place (see gemm_check.c). Sizes past max_rows are left out, but never the smallest.
- * BF16: *set is NULL, with HR_OK, where oneDNN does not multiply it natively, and right, on this CPU.
- * Errors: OUT_OF_MEMORY, DEVICE. */
-hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, hr_operand operand, uint32_t max_rows,
-                             hr_gemm_set **set, hr_error *err);
+ * *set is NULL, with HR_OK, where specs want BF16 and oneDNN does not multiply it natively, and right, on
+ * this CPU. Errors: OUT_OF_MEMORY, DEVICE. */
+hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, uint32_t max_rows, hr_gemm_set **set,
+                             hr_error *err);
 void hr_gemm_set_destroy(hr_gemm_set *set); /* NULL is allowed */
 
 /* Packs weight (n, k) and bias (n), both padded with zeros. */

@@ -26,8 +26,8 @@ typedef struct check {
     hr_gemm_weights packed;
     float *weight;       /* (n, k), as packed */
     float *bias;         /* (n) */
-    uint8_t *x;          /* (M, k) operands */
-    uint8_t *moved;      /* (M, k) operands: one block of x, moved by one place */
+    uint8_t *x;          /* (M, k) of the spec's kind */
+    uint8_t *moved;      /* (M, k): one block of x, moved by one place */
     uint8_t *y, *y_want; /* (M, n) */
     void *scratchpad;
     size_t x_row, y_row; /* bytes */
@@ -70,11 +70,10 @@ static hr_status check_init(check *c, hr_gemm_set *set, uint32_t index, hr_error
     const hr_gemm *gemm = &set->gemms[index];
     const hr_gemm_spec *spec = &gemm->spec;
     size_t m = set->sizes[set->n_sizes - 1], k = spec->k, n = spec->n;
-    bool bf16 = set->operand == HR_OPERAND_BF16;
     uint64_t state = 1;
     c->set = set, c->gemm = gemm, c->index = index;
-    c->x_row = k * hr_operand_nbytes(set->operand);
-    c->y_row = n * (spec->operand_out ? hr_operand_nbytes(set->operand) : sizeof(float));
+    c->x_row = k * hr_operand_nbytes(spec->x);
+    c->y_row = n * hr_operand_nbytes(spec->y);
     c->weight = block_alloc(n * k * sizeof(float));
     c->bias = block_alloc(n * sizeof(float));
     c->x = block_alloc(m * c->x_row);
@@ -88,10 +87,10 @@ static hr_status check_init(check *c, hr_gemm_set *set, uint32_t index, hr_error
         status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory checking a product of %zu by %zu", k, n);
         goto done;
     }
-    fill(c->weight, n * k, 1.0f, bf16, &state);
+    fill(c->weight, n * k, 1.0f, spec->x == HR_OPERAND_BF16, &state);
     fill(c->bias, n, 1.0f, false, &state);
     fill(rows, m * k, 1.0f, false, &state);
-    hr_rows_select()->store(set->operand, rows, k, c->x, k, (uint32_t)k, (uint32_t)m);
+    hr_rows_select()->store(spec->x, rows, k, c->x, k, (uint32_t)k, (uint32_t)m);
     dnnl_status_t dnnl = dnnl_stream_create(&c->stream, set->engine, dnnl_stream_default_flags);
     if (dnnl != dnnl_success) {
         status = hr__dnnl_error(err, dnnl, "creating a stream");
@@ -191,7 +190,7 @@ static double expected(const check *c, uint32_t row, uint32_t column) {
 static float result_at(const check *c, uint32_t row, uint32_t column) {
     const uint8_t *y = c->y + row * c->y_row;
     float value;
-    if (c->gemm->spec.operand_out) return bf16_at(y, column);
+    if (c->gemm->spec.y == HR_OPERAND_BF16) return bf16_at(y, column);
     memcpy(&value, y + column * sizeof value, sizeof value);
     return value;
 }
@@ -212,6 +211,7 @@ hr_status hr__gemm_set_check_bf16(hr_gemm_set *set, bool *right, hr_error *err) 
     uint32_t n_rows = set->sizes[largest] < BF16_ROWS ? set->sizes[largest] : BF16_ROWS;
     for (uint32_t i = 0; *right && i < set->n_gemms; i++) {
         check c;
+        if (set->gemms[i].spec.x != HR_OPERAND_BF16) continue;
         hr_status status = check_init(&c, set, i, err);
         if (status != HR_OK) return status;
         status = run(&c, largest, c.x, c.y, err);

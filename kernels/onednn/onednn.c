@@ -83,12 +83,12 @@ static void engine_destroy(void *context) {
 /* The program and its products with operands of that kind; gemms stays NULL where this CPU has none such. */
 static hr_status engine_products(onednn_engine *engine, const hr_plan *plan, hr_operand operand,
                                  hr_error *err) {
-    hr_status status = hr_program_create(plan, operand == HR_OPERAND_BF16, &engine->program, err);
+    hr_status status = hr_program_create(plan, operand, &engine->program, err);
     if (status != HR_OK) return status;
-    hr_program_place(engine->program, HR_OPERAND_F32, 1);
+    hr_program_place(engine->program, 1);
     uint32_t max_rows = (uint32_t)(BUFFERS_NBYTES / (engine->program->nbytes + 1));
-    return hr_gemm_set_create(engine->program->specs, engine->program->n_specs, operand, max_rows,
-                              &engine->gemms, err);
+    return hr_gemm_set_create(engine->program->specs, engine->program->n_specs, max_rows, &engine->gemms,
+                              err);
 }
 
 static hr_status engine_prepare(onednn_engine *engine, const hr_plan *plan, hr_error *err) {
@@ -105,7 +105,7 @@ static hr_status engine_prepare(onednn_engine *engine, const hr_plan *plan, hr_e
     engine->next_size = calloc(engine->max_rows + 1, sizeof *engine->next_size);
     if (!engine->next_size) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory preparing the network");
     cover_init(engine);
-    hr_program_place(engine->program, engine->gemms->operand, engine->max_rows);
+    hr_program_place(engine->program, engine->max_rows);
     return hr_program_pack(engine->program, engine->gemms, err);
 }
 
@@ -127,7 +127,7 @@ static void describe(const void *context, char *text, size_t size) {
     const onednn_engine *engine = context;
     const hr_gemm_set *set = engine->gemms;
     const dnnl_version_t *version = dnnl_version();
-    bool without = engine->precision == HR_PRECISION_BF16 && set->operand == HR_OPERAND_F32;
+    bool without = engine->precision == HR_PRECISION_BF16 && engine->program->operand == HR_OPERAND_F32;
     int at = snprintf(text, size, "onednn %d.%d.%d %s%s, %s, blocks of", version->major, version->minor,
                       version->patch, hr_precision_name(engine->precision),
                       without ? " (in f32: no bf16 products on this CPU)" : "", hr_gemm_isa());
@@ -172,8 +172,7 @@ static hr_status worker_bind(onednn_worker *worker, hr_error *err) {
         if (step->kind != HR_STEP_GEMM) continue;
         const hr_matrix *matrix = &program->matrices[step->gemm.matrix];
         const hr_buffer *y = &program->buffers[step->y];
-        size_t part = (size_t)step->gemm.part * y->width *
-                      (y->operand ? hr_operand_nbytes(set->operand) : sizeof(float));
+        size_t part = (size_t)step->gemm.part * y->width * hr_operand_nbytes(y->kind);
         for (uint32_t s = 0; s < set->n_sizes; s++) {
             uint8_t *to = (uint8_t *)buffer_at(worker, step->y) + part * set->sizes[s];
             hr_status status =
@@ -230,9 +229,8 @@ typedef struct block_size {
 static void run_store(const onednn_worker *worker, const hr_step *step, uint32_t m) {
     const hr_program *program = worker->engine->program;
     const hr_buffer *x = &program->buffers[step->x], *y = &program->buffers[step->y];
-    hr_operand operand = y->operand ? worker->engine->gemms->operand : HR_OPERAND_F32;
-    size_t element = hr_operand_nbytes(operand);
-    worker->engine->rows->store(operand, buffer_at(worker, step->x), x->width,
+    size_t element = hr_operand_nbytes(y->kind);
+    worker->engine->rows->store(y->kind, buffer_at(worker, step->x), x->width,
                                 (uint8_t *)buffer_at(worker, step->y) + step->store.column * element,
                                 y->width, x->width, m);
 }
@@ -241,7 +239,6 @@ static void run_finish(const onednn_worker *worker, const hr_step *step, uint32_
     const hr_program *program = worker->engine->program;
     const hr_buffer *y = &program->buffers[step->y];
     const hr_gemm *gemm = &worker->engine->gemms->gemms[step->finish.gemm];
-    hr_operand operand = y->operand ? worker->engine->gemms->operand : HR_OPERAND_F32;
     bool shares = step->finish.shared != HR_NONE;
     const hr_finish_args args = {
         .x = buffer_at(worker, step->x),
@@ -254,14 +251,13 @@ static void run_finish(const onednn_worker *worker, const hr_step *step, uint32_
     };
     if (step->x == step->y && !shares && args.activation == HR_GEMM_LINEAR)
         return; /* as the product wrote it */
-    worker->engine->rows->finish(operand, &args);
+    worker->engine->rows->finish(y->kind, &args);
 }
 
 static void run_feature_gate(const onednn_worker *worker, const hr_step *step, uint32_t m) {
     const hr_program *program = worker->engine->program;
     const hr_buffer *y = &program->buffers[step->y];
     uint32_t column = step->feature_gate.column;
-    hr_operand operand = y->operand ? worker->engine->gemms->operand : HR_OPERAND_F32;
     const hr_feature_gate_args args = {
         .x = (const float *)buffer_at(worker, step->x) + column,
         .ld_x = program->buffers[step->x].width,
@@ -271,10 +267,10 @@ static void run_feature_gate(const onednn_worker *worker, const hr_step *step, u
         .loras = step->feature_gate.loras,
         .n_cols = step->feature_gate.n_columns,
         .n_rows = m,
-        .y = (uint8_t *)buffer_at(worker, step->y) + column * hr_operand_nbytes(operand),
+        .y = (uint8_t *)buffer_at(worker, step->y) + column * hr_operand_nbytes(y->kind),
         .ld_y = y->width,
     };
-    worker->engine->rows->feature_gate(operand, &args);
+    worker->engine->rows->feature_gate(y->kind, &args);
 }
 
 static void run_norm(const onednn_worker *worker, const hr_step *step, uint32_t m) {
@@ -289,8 +285,7 @@ static void run_norm(const onednn_worker *worker, const hr_step *step, uint32_t 
         .activation = program->plan->activation,
         .y = buffer_at(worker, step->y),
     };
-    bool operand = program->buffers[step->y].operand;
-    worker->engine->rows->norm(operand ? worker->engine->gemms->operand : HR_OPERAND_F32, &args);
+    worker->engine->rows->norm(program->buffers[step->y].kind, &args);
 }
 
 static void run_mix(const onednn_worker *worker, const hr_step *step, uint32_t m) {

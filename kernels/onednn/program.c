@@ -78,9 +78,9 @@ static void add_source_pieces(network *n, hr_pieces *pieces, const hr_source *so
 }
 
 /* The sources side by side in one buffer: the source itself where there is one and its kind fits. */
-static uint32_t concatenate(network *n, const hr_input *sources, uint32_t width, bool operand) {
-    if (sources->n_sources == 1 && !(operand && n->b.bf16)) return source_buffer(n, &sources->sources[0]);
-    uint32_t y = hr__add_buffer(&n->b, width, 1, operand);
+static uint32_t concatenate(network *n, const hr_input *sources, uint32_t width, hr_operand kind) {
+    if (sources->n_sources == 1 && kind == HR_OPERAND_F32) return source_buffer(n, &sources->sources[0]);
+    uint32_t y = hr__add_buffer(&n->b, width, 1, kind);
     for (uint32_t s = 0, column = 0; s < sources->n_sources; s++) {
         hr_step *step = hr__add_step(&n->b, HR_STEP_STORE, source_buffer(n, &sources->sources[s]), y);
         step->store.column = column;
@@ -92,8 +92,9 @@ static uint32_t concatenate(network *n, const hr_input *sources, uint32_t width,
 /* One part of v as operands. */
 static uint32_t part_operand(network *n, uint32_t *buffer, uint32_t width, bool shared) {
     uint32_t x = hr__gathered_buffer(&n->b, buffer, width);
-    if (!n->b.bf16) return x;
-    uint32_t y = hr__add_buffer(&n->b, width, 1, true);
+    hr_operand kind = n->b.program->operand;
+    if (kind == HR_OPERAND_F32) return x;
+    uint32_t y = hr__add_buffer(&n->b, width, 1, kind);
     hr__add_step(&n->b, HR_STEP_STORE, x, y)->shared = shared;
     return y;
 }
@@ -136,7 +137,7 @@ static uint32_t input_of(network *n, const hr_input *sources) {
     if (reads_v && v->shared_width && v->item_width) {
         split_reading(n, &added->reading);
     } else {
-        added->reading.operand = concatenate(n, sources, all->width, true);
+        added->reading.operand = concatenate(n, sources, all->width, n->b.program->operand);
     }
     return n->n_inputs - 1;
 }
@@ -149,18 +150,10 @@ static uint32_t input_f32(network *n, input *in) {
 /* Linear of k -> width, with everything that belongs to it, into a new buffer. */
 static uint32_t add_linear(network *n, const hr_reading *reads, uint32_t k, uint32_t width,
                            const float *weight, const float *bias, hr_gemm_activation activation,
-                           bool operand) {
-    hr_product product = hr__product_begin(&n->b, reads, width, activation, operand);
+                           hr_operand kind) {
+    hr_product product = hr__product_begin(&n->b, reads, width, activation, kind);
     hr__product_rows(&n->b, &product, 0, k, weight, bias, width);
     return hr__product_end(&n->b, &product);
-}
-
-/* The same, reading a buffer whose columns are the weight's, in one piece. */
-static uint32_t add_hidden(network *n, uint32_t x, uint32_t k, uint32_t width, const float *weight,
-                           const float *bias, hr_gemm_activation activation, bool operand) {
-    hr_piece whole = {0, k, 0};
-    const hr_reading reads = {.all = {&whole, 1, hr_padded(k)}, .operand = x};
-    return add_linear(n, &reads, k, width, weight, bias, activation, operand);
 }
 
 /* ---- Gates (2.3, 2.5, 2.6) ---- */
@@ -213,7 +206,8 @@ static void add_gates(network *n, const hr_layer *layer, uint32_t in) {
         width += gate_rows(n, &layer->units[u], &n->units[u], in, NULL, 0);
     }
     if (width == 0) return;
-    hr_product product = hr__product_begin(&n->b, &n->inputs[in].reading, width, HR_GEMM_LINEAR, false);
+    hr_product product =
+        hr__product_begin(&n->b, &n->inputs[in].reading, width, HR_GEMM_LINEAR, HR_OPERAND_F32);
     for (uint32_t u = 0; u < layer->n_units; u++) {
         at += gate_rows(n, &layer->units[u], &n->units[u], in, &product, at);
     }
@@ -251,7 +245,7 @@ static void feature_gate_columns(network *n, const hr_unit *u, const unit_place 
     const hr_pieces *all = &n->inputs[place->x_input].reading.all;
     uint32_t left = all->width - column,
              n_columns = left < FEATURE_GATE_COLUMNS ? left : FEATURE_GATE_COLUMNS;
-    uint32_t up = hr__add_buffer(&n->b, n_columns, f->loras, false);
+    uint32_t up = hr__add_buffer(&n->b, n_columns, f->loras, HR_OPERAND_F32);
     for (uint32_t l = 0; l < f->loras; l++) feature_gate_up(n, u, all, l, lows[l], up, column, n_columns);
     hr_step *step = hr__add_step(&n->b, HR_STEP_FEATURE_GATE, x, y);
     step->feature_gate.up = up;
@@ -275,9 +269,11 @@ static uint32_t add_feature_gate(network *n, const hr_unit *u, const unit_place 
     }
     for (uint32_t l = 0; l < f->loras; l++) {
         lows[l] = add_linear(n, &in->reading, u->input.width, f->rank,
-                             f->down + (size_t)l * f->rank * u->input.width, NULL, HR_GEMM_LINEAR, true);
+                             f->down + (size_t)l * f->rank * u->input.width, NULL, HR_GEMM_LINEAR,
+                             n->b.program->operand);
     }
-    uint32_t x = input_f32(n, in), y = hr__add_buffer(&n->b, in->reading.all.width, 1, true);
+    uint32_t x = input_f32(n, in);
+    uint32_t y = hr__add_buffer(&n->b, in->reading.all.width, 1, n->b.program->operand);
     for (uint32_t column = 0; column < in->reading.all.width; column += FEATURE_GATE_COLUMNS) {
         feature_gate_columns(n, u, place, x, lows, y, column);
     }
@@ -289,14 +285,14 @@ static uint32_t add_feature_gate(network *n, const hr_unit *u, const unit_place 
 static uint32_t add_expert_layer(network *n, const hr_unit *u, uint32_t k, uint32_t i,
                                  const hr_reading *reads) {
     const hr_expert_layer *layer = &u->expert_layers[i];
-    bool operand = i + 1 < u->n_expert_layers;
+    hr_operand kind = i + 1 < u->n_expert_layers ? n->b.program->operand : HR_OPERAND_F32;
     bool norm = n->plan->norm == HR_NORM_LAYER;
     hr_gemm_activation activation = norm ? HR_GEMM_LINEAR : gemm_activation(n->plan->activation);
     size_t rows = (size_t)k * layer->out;
     uint32_t h = add_linear(n, reads, layer->in, layer->out, layer->weight + rows * layer->in,
-                            layer->bias + rows, activation, operand && !norm);
+                            layer->bias + rows, activation, norm ? HR_OPERAND_F32 : kind);
     if (!norm) return h;
-    uint32_t y = operand ? hr__add_buffer(&n->b, layer->out, 1, true) : h;
+    uint32_t y = kind == HR_OPERAND_F32 ? h : hr__add_buffer(&n->b, layer->out, 1, kind);
     hr_step *step = hr__add_step(&n->b, HR_STEP_NORM, h, y);
     step->norm.width = layer->out;
     step->norm.weight = hr__add_vector(&n->b, layer->norm_weight + rows, layer->out);
@@ -330,7 +326,7 @@ static void add_term(network *n, uint32_t expert, int64_t gate) {
 
 static uint32_t add_mix(network *n, const hr_layer *layer, const hr_unit *u, const unit_place *place) {
     hr_program *program = n->b.program;
-    uint32_t y = hr__add_buffer(&n->b, u->width, 1, false), first = program->n_terms;
+    uint32_t y = hr__add_buffer(&n->b, u->width, 1, HR_OPERAND_F32), first = program->n_terms;
     hr_step *step = hr__add_step(&n->b, HR_STEP_MIX, HR_NONE, y);
     step->mix.gates = place->gates;
     hr__touch(&n->b, place->gates);
@@ -385,17 +381,18 @@ static void add_layer(network *n, uint32_t index) {
     n->experts = NULL;
 }
 
-/* A tower's last layer stays f32, so what it reads is not rounded. */
-static void add_tower(network *n, uint32_t index, const hr_input *reads) {
+/* Towers stay f32 whatever the other products take: they are a hundredth of the work, and rounding their
+ * operands would move a rare task's logit as much as all of the experts' products do. */
+static void add_tower(network *n, uint32_t index) {
     const hr_task *task = &n->plan->tasks[index];
     hr_gemm_activation activation = gemm_activation(n->plan->tower_activation);
-    uint32_t h = source_buffer(n, &task->input), in = 0;
-    if (task->n_tower > 1) in = input_of(n, reads);
+    uint32_t h = source_buffer(n, &task->input);
     for (uint32_t i = 0; !n->b.oom && i + 1 < task->n_tower; i++) {
         const hr_linear *layer = &task->tower[i];
-        if (i == 0) h = n->inputs[in].reading.operand;
-        h = add_hidden(n, h, layer->in, layer->out, layer->weight, layer->bias, activation,
-                       i + 2 < task->n_tower);
+        hr_piece whole = {0, layer->in, 0};
+        const hr_reading reads = {.all = {&whole, 1, hr_padded(layer->in)}, .operand = h};
+        h = add_linear(n, &reads, layer->in, layer->out, layer->weight, layer->bias, activation,
+                       HR_OPERAND_F32);
     }
     const hr_linear *last = &task->tower[task->n_tower - 1];
     hr_step *step = hr__add_step(&n->b, HR_STEP_LOGIT, h, HR_NONE);
@@ -413,27 +410,22 @@ static void network_clear(network *n) {
     free(n->inputs);
 }
 
-hr_status hr_program_create(const hr_plan *plan, bool bf16, hr_program **result, hr_error *err) {
-    network n = {.plan = plan, .b = {.plan = plan, .bf16 = bf16}};
+hr_status hr_program_create(const hr_plan *plan, hr_operand operand, hr_program **result, hr_error *err) {
+    network n = {.plan = plan, .b = {.plan = plan}};
     hr_program *program = calloc(1, sizeof *program);
-    hr_input *reads =
-        calloc((size_t)plan->n_tasks + 1, sizeof *reads); /* the towers' inputs, each of one source */
     n.values = calloc((size_t)plan->n_layers + 1, sizeof *n.values);
-    n.b.oom = !program || !reads || !n.values;
+    n.b.oom = !program || !n.values;
     if (!n.b.oom) {
         program->plan = plan;
+        program->operand = operand;
         program->v = program->shared = program->items = HR_NONE;
         n.b.program = program;
         n.b.oom = hr_vector_layout_init(&program->layout, plan->schema, err) != HR_OK;
     }
     if (!n.b.oom) hr__gathered_buffer(&n.b, &program->shared, program->layout.shared_padded);
     for (uint32_t i = 0; !n.b.oom && i < plan->n_layers; i++) add_layer(&n, i);
-    for (uint32_t t = 0; !n.b.oom && t < plan->n_tasks; t++) {
-        reads[t] = (hr_input){&plan->tasks[t].input, 1, plan->tasks[t].input.width};
-        add_tower(&n, t, &reads[t]);
-    }
+    for (uint32_t t = 0; !n.b.oom && t < plan->n_tasks; t++) add_tower(&n, t);
     network_clear(&n);
-    free(reads);
     if (n.b.oom) {
         hr_program_destroy(program);
         if (n.b.narrow) {
@@ -474,7 +466,6 @@ static bool live_together(const hr_buffer *a, const hr_buffer *b) {
 
 typedef struct placement {
     hr_buffer *buffers;
-    hr_operand operand;
     uint32_t max_rows;
     uint32_t lowest; /* placed buffers by offset, but for those that none to come can meet; linked by next */
     size_t nbytes;
@@ -483,7 +474,7 @@ typedef struct placement {
 /* The first gap between the buffers that live while this one does. */
 static void place_buffer(placement *p, uint32_t index) {
     hr_buffer *buffer = &p->buffers[index];
-    size_t nbytes = hr_buffer_nbytes(buffer, p->operand, p->max_rows);
+    size_t nbytes = hr_buffer_nbytes(buffer, p->max_rows);
     uint32_t *link = &p->lowest;
     buffer->offset = 0;
     while (*link != HR_NONE) {
@@ -494,7 +485,7 @@ static void place_buffer(placement *p, uint32_t index) {
         }
         if (live_together(buffer, placed)) {
             if (buffer->offset + nbytes <= placed->offset) break;
-            size_t end = placed->offset + hr_buffer_nbytes(placed, p->operand, p->max_rows);
+            size_t end = placed->offset + hr_buffer_nbytes(placed, p->max_rows);
             if (end > buffer->offset) buffer->offset = end;
         }
         link = &p->buffers[*link].next;
@@ -509,9 +500,9 @@ static void place_buffer(placement *p, uint32_t index) {
 /* First fit in the order of creation, which is nearly that of first use: the same bytes are written again
  * soon after they were last read, while they are still in the cache. What is there from the start goes first:
  * some of it was created late. */
-void hr_program_place(hr_program *program, hr_operand operand, uint32_t max_rows) {
+void hr_program_place(hr_program *program, uint32_t max_rows) {
     hr_buffer *buffers = program->buffers;
-    placement p = {.buffers = buffers, .operand = operand, .max_rows = max_rows, .lowest = HR_NONE};
+    placement p = {.buffers = buffers, .max_rows = max_rows, .lowest = HR_NONE};
     uint32_t since = HR_NONE;
     for (uint32_t i = program->n_buffers; i-- > 0;) {
         if (buffers[i].first != 0 && buffers[i].first < since) since = buffers[i].first;

@@ -21,16 +21,16 @@ enum { HR_NONE = UINT32_MAX }; /* no buffer */
 /* (M, width) elements, or (parts, M, width); written first by step `first` and read last by step `last`. */
 typedef struct hr_buffer {
     uint32_t width, parts;
-    bool operand; /* of the operand kind, else f32 */
+    hr_operand kind; /* of the elements */
     uint32_t first, last;
     size_t offset;        /* in a worker's memory; buffers that do not live at the same time may overlap */
     uint32_t since, next; /* while places are found: no buffer to come lives before; the next by offset */
 } hr_buffer;
 
 /* In whole cache lines, for blocks of max_rows rows. */
-static inline size_t hr_buffer_nbytes(const hr_buffer *buffer, hr_operand operand, uint32_t max_rows) {
-    size_t element = buffer->operand ? hr_operand_nbytes(operand) : sizeof(float);
-    return ((size_t)max_rows * buffer->parts * buffer->width * element + 63) / 64 * 64;
+static inline size_t hr_buffer_nbytes(const hr_buffer *buffer, uint32_t max_rows) {
+    size_t row = buffer->width * hr_operand_nbytes(buffer->kind);
+    return ((size_t)max_rows * buffer->parts * row + 63) / 64 * 64;
 }
 
 /* The weights of one product. */
@@ -99,6 +99,7 @@ typedef struct hr_step {
 
 typedef struct hr_program {
     const hr_plan *plan; /* borrowed */
+    hr_operand operand;  /* what products take, but for the towers' */
     hr_vector_layout layout;
     uint32_t v, shared,
         items; /* buffers written before the first step, in f32 (gather.h); HR_NONE: nobody reads it */
@@ -115,11 +116,11 @@ typedef struct hr_program {
 } hr_program;
 
 /* Errors: OUT_OF_MEMORY; INVALID_ARGUMENT where padding would make very much of narrow layers. */
-hr_status hr_program_create(const hr_plan *plan, bool bf16, hr_program **program, hr_error *err);
+hr_status hr_program_create(const hr_plan *plan, hr_operand operand, hr_program **program, hr_error *err);
 void hr_program_destroy(hr_program *program); /* NULL is allowed */
 
 /* Gives every buffer its place for blocks of at most max_rows rows. */
-void hr_program_place(hr_program *program, hr_operand operand, uint32_t max_rows);
+void hr_program_place(hr_program *program, uint32_t max_rows);
 
 /* Packs all matrices and frees their staged form. */
 hr_status hr_program_pack(hr_program *program, const hr_gemm_set *set, hr_error *err);
