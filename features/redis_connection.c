@@ -12,7 +12,6 @@
  */
 #include "features/redis_connection.h"
 
-#include <hiredis/hiredis.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +19,11 @@
 
 #include "base/clock.h"
 #include "features/redis_auth.h"
+#include "features/redis_backoff.h"
+#include "features/redis_output.h"
 
 enum {
-    READ_NBYTES = 256 << 10,
-    READER_KEEP_NBYTES = 1 << 20, /* the reader frees an empty buffer larger than this */
-    MAX_REPLY_NBYTES = 640 << 20, /* unparsed; a Redis value has at most 512 MB */
-    MAX_MESSAGE_ELEMENTS = 4 << 20,
+    READ_NBYTES = 64 << 10,
     FIRST_BACKOFF_MS = 20,
     MAX_BACKOFF_MS = 1000,
     STEADY_NS = 1000000000, /* ready for so long, a connection has proved itself */
@@ -35,18 +33,6 @@ enum {
 
 typedef enum state { DOWN, RESOLVING, CONNECTING, HANDSHAKE, READY } state;
 
-typedef struct buffer {
-    char *data;
-    size_t nbytes, capacity;
-} buffer;
-
-/* What the reader has seen of the reply it is in. */
-typedef struct reply {
-    bool is_error;
-    char text[REASON_SIZE];     /* the error's */
-    char mismatch[REASON_SIZE]; /* not empty: the reply is not what was asked for */
-} reply;
-
 struct hr_redis_connection {
     uv_loop_t *loop;
     hr_redis_server server;
@@ -54,14 +40,11 @@ struct hr_redis_connection {
     state state;
     bool closing, failed_once;
     bool resolving, tcp_open, writing; /* under way in the loop: resolve, tcp, write */
-    bool out_of_memory;                /* while the command from mark on was built */
     bool waited_before;                /* commands were unanswered at the last look for a stall */
-    uint32_t backoff_ms;
     char reason[REASON_SIZE];
-    reply reply;
+    hr_redis_backoff backoff;
 
     uv_timer_t timer;
-    uint64_t jitter; /* xorshift state */
     uint64_t ready_since_ns;
     uint64_t n_read, n_read_before; /* bytes ever read; the same at the last look for a stall */
 
@@ -71,15 +54,18 @@ struct hr_redis_connection {
     uv_connect_t connect;
     uv_write_t write;
 
-    buffer out, sending; /* gathered; being written */
-    size_t mark;         /* where the command being built begins in out */
-
-    hr_redis_command *fifo; /* ring of capacity fifo_capacity, a power of two */
+    hr_redis_output out, sending; /* gathered; being written */
+    hr_redis_command *fifo;       /* ring of capacity fifo_capacity, a power of two */
     size_t fifo_head, fifo_count, fifo_capacity;
 
-    redisReader *reader;
-    redisReplyObjectFunctions *plain; /* hiredis' own, which build a message; static */
-    char *read_buffer;                /* READ_NBYTES */
+    hr_redis_reader reader;
+    char *read_buffer; /* READ_NBYTES */
+    /* Of the reply that is being read. */
+    bool is_error;
+    char error[HR_REDIS_LINE_SIZE];
+    char mismatch[REASON_SIZE]; /* not empty: the reply is not what was asked for */
+    hr_arena *values;           /* owned; the tree's; NULL until the first is built */
+    hr_redis_tree tree;
 };
 
 static void on_timer(uv_timer_t *timer);
@@ -87,45 +73,13 @@ static void fail(hr_redis_connection *c, const char *format, ...) __attribute__(
 
 /* --- bytes and commands to send ------------------------------------------------------------------------- */
 
-static void out_append(hr_redis_connection *c, const void *bytes, size_t nbytes) {
-    buffer *b = &c->out;
-    if (nbytes > b->capacity - b->nbytes) {
-        size_t capacity = (b->nbytes + nbytes) * 2 + 4096;
-        char *grown = realloc(b->data, capacity);
-        if (grown == NULL) {
-            c->out_of_memory = true;
-            return;
-        }
-        b->data = grown;
-        b->capacity = capacity;
-    }
-    memcpy(b->data + b->nbytes, bytes, nbytes);
-    b->nbytes += nbytes;
-}
-
-static void out_append_length(hr_redis_connection *c, char type, size_t n) {
-    char text[24];
-    char *at = text + sizeof text;
-    *--at = '\n';
-    *--at = '\r';
-    do *--at = (char)('0' + n % 10);
-    while ((n /= 10) > 0);
-    *--at = type;
-    out_append(c, at, (size_t)(text + sizeof text - at));
-}
-
 void hr_redis_begin(hr_redis_connection *c, size_t n_texts) {
-    c->mark = c->out.nbytes;
-    c->out_of_memory = false;
-    out_append_length(c, '*', n_texts);
+    hr_redis_output_begin(&c->out, n_texts);
 }
 
 void hr_redis_text(hr_redis_connection *c, const char *head, size_t head_nbytes, const char *tail,
                    size_t tail_nbytes) {
-    out_append_length(c, '$', head_nbytes + tail_nbytes);
-    out_append(c, head, head_nbytes);
-    if (tail_nbytes > 0) out_append(c, tail, tail_nbytes);
-    out_append(c, "\r\n", 2);
+    hr_redis_output_text(&c->out, head, head_nbytes, tail, tail_nbytes);
 }
 
 static bool fifo_reserve(hr_redis_connection *c) {
@@ -150,11 +104,14 @@ static hr_redis_command fifo_pop(hr_redis_connection *c) {
 }
 
 hr_status hr_redis_commit(hr_redis_connection *c, const hr_redis_command *command) {
-    if (c->out_of_memory || (command != NULL && !fifo_reserve(c))) {
-        c->out.nbytes = c->mark;
+    hr_status status = hr_redis_output_end(&c->out);
+    if (status != HR_OK) return status;
+    if (command == NULL) return HR_OK;
+    if (!fifo_reserve(c)) {
+        hr_redis_output_take_back(&c->out);
         return HR_OUT_OF_MEMORY;
     }
-    if (command != NULL) c->fifo[(c->fifo_head + c->fifo_count++) & (c->fifo_capacity - 1)] = *command;
+    c->fifo[(c->fifo_head + c->fifo_count++) & (c->fifo_capacity - 1)] = *command;
     return HR_OK;
 }
 
@@ -171,7 +128,7 @@ static void on_written(uv_write_t *request, int rc) {
 
 void hr_redis_flush(hr_redis_connection *c) {
     if (c->writing || c->out.nbytes == 0 || c->state < HANDSHAKE) return;
-    buffer full = c->out;
+    hr_redis_output full = c->out;
     c->out = c->sending;
     c->out.nbytes = 0;
     c->sending = full;
@@ -186,105 +143,122 @@ void hr_redis_flush(hr_redis_connection *c) {
 
 /* --- replies -------------------------------------------------------------------------------------------- */
 
-/* hiredis' reader builds replies through these functions. They hand texts on and build nothing: an object is
- * just "not NULL", and NULL makes the reader stop with an error. Messages alone are built, as hiredis does.
- */
-static char an_object;
+static const hr_redis_command *current(const hr_redis_connection *c) {
+    return c->fifo_count > 0 ? &c->fifo[c->fifo_head] : NULL;
+}
 
-static bool is_message(const hr_redis_connection *c) {
+static bool mismatch(hr_redis_connection *c, const char *found) {
+    const hr_redis_command *command = current(c);
+    char expected[48] = "no reply";
+    if (command != NULL && command->n_elements == HR_REDIS_STATUS_REPLY) strcpy(expected, "a status");
+    if (command != NULL && command->n_elements == HR_REDIS_TEXT_REPLY) strcpy(expected, "a text");
+    if (command != NULL && command->n_elements >= 0)
+        snprintf(expected, sizeof expected, "an array of %d texts", command->n_elements);
+    snprintf(c->mismatch, sizeof c->mismatch, "expected %s, found %s", expected, found);
+    return false;
+}
+
+static bool is_subscriber(const hr_redis_connection *c) {
     return c->listener.message != NULL && c->state == READY;
 }
 
-static void *mismatch(hr_redis_connection *c, const char *found) {
-    if (c->reply.mismatch[0] != '\0') return NULL;
-    const hr_redis_command *command = c->fifo_count > 0 ? &c->fifo[c->fifo_head] : NULL;
-    char expected[48] = "no reply";
-    if (command != NULL && command->n_elements == HR_REDIS_STATUS_REPLY) strcpy(expected, "a status");
-    if (command != NULL && command->n_elements >= 0)
-        snprintf(expected, sizeof expected, "an array of %d texts", command->n_elements);
-    snprintf(c->reply.mismatch, sizeof c->reply.mismatch, "expected %s, found %s", expected, found);
-    return NULL;
-}
-
-static void *on_element(hr_redis_connection *c, const redisReadTask *task, const char *text, size_t nbytes) {
-    const hr_redis_command *command = &c->fifo[c->fifo_head]; /* on_array has checked that there is one */
-    command->i->element(command, (size_t)task->idx, text, nbytes);
-    return &an_object;
-}
-
-static void *on_text(const redisReadTask *task, char *text, size_t nbytes) {
-    hr_redis_connection *c = task->privdata;
-    if (is_message(c)) return c->plain->createString(task, text, nbytes);
-    if (task->parent != NULL)
-        return task->type == REDIS_REPLY_STRING ? on_element(c, task, text, nbytes)
-                                                : mismatch(c, "a status or error in an array");
-    if (c->fifo_count == 0) return mismatch(c, hr_quote(text, nbytes).text);
-    if (task->type == REDIS_REPLY_ERROR) {
-        c->reply.is_error = true;
-        size_t n = nbytes < sizeof c->reply.text - 1 ? nbytes : sizeof c->reply.text - 1;
-        memcpy(c->reply.text, text, n);
-        c->reply.text[n] = '\0';
-        return &an_object;
+/* Is this reply, of whatever shape, built as a tree? With its first event the tree begins. */
+static bool builds_value(hr_redis_connection *c, hr_redis_place place) {
+    const hr_redis_command *command = current(c);
+    bool wanted = command != NULL && command->n_elements == HR_REDIS_ANY_REPLY;
+    if (!wanted && !is_subscriber(c)) return false;
+    if (place.depth == 0) {
+        if (c->values == NULL) c->values = hr_arena_create(HR_REDIS_MAX_VALUE_NBYTES);
+        if (c->values != NULL) hr_arena_reset(c->values);
+        hr_redis_tree_begin(&c->tree, c->values);
     }
-    if (task->type == REDIS_REPLY_STATUS && c->fifo[c->fifo_head].n_elements == HR_REDIS_STATUS_REPLY)
-        return &an_object;
-    return mismatch(c, hr_quote(text, nbytes).text);
+    return true;
 }
 
-static void *on_array(const redisReadTask *task, int n_elements) {
-    hr_redis_connection *c = task->privdata;
-    if (is_message(c) && n_elements <= MAX_MESSAGE_ELEMENTS) return c->plain->createArray(task, n_elements);
-    if (task->parent == NULL && c->fifo_count > 0 && c->fifo[c->fifo_head].n_elements == n_elements)
-        return &an_object;
+static bool built(hr_redis_connection *c, bool fits) {
+    if (!fits) snprintf(c->mismatch, sizeof c->mismatch, "a reply too large, or out of memory");
+    return fits;
+}
+
+static bool on_array(void *context, hr_redis_place place, size_t n_elements) {
+    hr_redis_connection *c = context;
+    if (builds_value(c, place))
+        return built(c, c->values != NULL && hr_redis_tree_array(&c->tree, place, n_elements));
+    const hr_redis_command *command = current(c);
+    if (place.depth == 0 && command != NULL && command->n_elements >= 0 &&
+        (size_t)command->n_elements == n_elements)
+        return true;
     char found[48];
-    snprintf(found, sizeof found, task->parent == NULL ? "an array of %d" : "an array of %d in an array",
+    snprintf(found, sizeof found, place.depth == 0 ? "an array of %zu" : "an array of %zu in an array",
              n_elements);
     return mismatch(c, found);
 }
 
-static void *on_integer(const redisReadTask *task, long long value) {
-    hr_redis_connection *c = task->privdata;
-    return is_message(c) ? c->plain->createInteger(task, value) : mismatch(c, "an integer");
-}
-
-static void *on_nil(const redisReadTask *task) {
-    hr_redis_connection *c = task->privdata;
-    if (is_message(c)) return c->plain->createNil(task);
-    return task->parent != NULL ? on_element(c, task, NULL, 0) : mismatch(c, "nil");
-}
-
-static void on_free(void *object) {
-    if (object != &an_object) freeReplyObject(object);
-}
-
-static redisReplyObjectFunctions reply_functions = {on_text, on_array, on_integer, on_nil, on_free};
-
-/* Parses what has come; finishes every command whose reply is complete, and hands out every message. */
-static void parse_replies(hr_redis_connection *c) {
-    while (c->state >= HANDSHAKE) {
-        void *object = NULL;
-        if (redisReaderGetReply(c->reader, &object) != REDIS_OK) {
-            fail(c, "not a valid reply: %s",
-                 c->reply.mismatch[0] != '\0' ? c->reply.mismatch : c->reader->errstr);
-            return;
-        }
-        if (object == NULL) {
-            if (c->reader->len - c->reader->pos > MAX_REPLY_NBYTES)
-                fail(c, "a value is larger than Redis allows");
-            return;
-        }
-        if (object != &an_object) {
-            c->listener.message(c->listener.context, object);
-            freeReplyObject(object);
-            continue;
-        }
-        bool is_error = c->reply.is_error;
-        c->reply.is_error = false;
-        hr_redis_command command = fifo_pop(c);
-        command.i->finish(&command, is_error ? HR_REDIS_REFUSED : HR_REDIS_ANSWERED,
-                          is_error ? c->reply.text : NULL);
+static bool on_text(void *context, hr_redis_place place, const hr_redis_piece *piece) {
+    hr_redis_connection *c = context;
+    const hr_redis_command *command = current(c);
+    if (command != NULL &&
+        (command->n_elements >= 0 ? place.depth == 1 : command->n_elements == HR_REDIS_TEXT_REPLY)) {
+        command->i->text(command, place.index, piece);
+        return true;
     }
+    if (builds_value(c, place))
+        return built(c, c->values != NULL && hr_redis_tree_text(&c->tree, place, piece));
+    return mismatch(c, hr_quote(piece->bytes, piece->nbytes).text);
 }
+
+/* An error is a reply to any command. */
+static bool on_line(void *context, hr_redis_place place, bool is_error, const char *text, size_t nbytes) {
+    hr_redis_connection *c = context;
+    const hr_redis_command *command = current(c);
+    if (place.depth == 0 && is_error && command != NULL) {
+        c->is_error = true;
+        memcpy(c->error, text, nbytes); /* a reader cuts lines to fit */
+        c->error[nbytes] = '\0';
+        return true;
+    }
+    if (builds_value(c, place))
+        return built(c, c->values != NULL && hr_redis_tree_line(&c->tree, place, is_error, text, nbytes));
+    if (place.depth > 0) return mismatch(c, "a status or error in an array");
+    if (command != NULL && command->n_elements == HR_REDIS_STATUS_REPLY) return true;
+    return mismatch(c, hr_quote(text, nbytes).text);
+}
+
+static bool on_integer(void *context, hr_redis_place place, int64_t value) {
+    hr_redis_connection *c = context;
+    if (!builds_value(c, place)) return mismatch(c, "an integer");
+    hr_redis_tree_integer(&c->tree, place, value);
+    return true;
+}
+
+static bool on_nil(void *context, hr_redis_place place) {
+    hr_redis_connection *c = context;
+    const hr_redis_command *command = current(c);
+    if (command != NULL &&
+        (command->n_elements >= 0 ? place.depth == 1 : command->n_elements == HR_REDIS_TEXT_REPLY))
+        return true;
+    return builds_value(c, place) || mismatch(c, "nil"); /* what a tree holds at first is nil */
+}
+
+/* A reply is whole: a message, or it finishes its command. */
+static bool on_end(void *context) {
+    hr_redis_connection *c = context;
+    if (is_subscriber(c)) {
+        c->listener.message(c->listener.context, &c->tree.root);
+        return c->state >= HANDSHAKE;
+    }
+    if (c->fifo_count == 0) return mismatch(c, "a reply");
+    bool is_error = c->is_error;
+    c->is_error = false;
+    hr_redis_command command = fifo_pop(c);
+    bool is_value = !is_error && command.n_elements == HR_REDIS_ANY_REPLY;
+    const hr_redis_result result = {is_error ? HR_REDIS_REFUSED : HR_REDIS_ANSWERED,
+                                    is_error ? c->error : NULL, is_value ? &c->tree.root : NULL};
+    command.i->finish(&command, &result);
+    return c->state >= HANDSHAKE;
+}
+
+static const hr_redis_reader_i reader_i = {on_array, on_text, on_line, on_integer, on_nil, on_end};
 
 static void on_read_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *bytes) {
     (void)suggested;
@@ -300,22 +274,21 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
         return;
     }
     c->n_read += (uint64_t)n;
-    if (redisReaderFeed(c->reader, bytes->base, (size_t)n) != REDIS_OK) {
-        fail(c, "%s", c->reader->errstr);
-        return;
-    }
-    parse_replies(c);
+    hr_redis_read read = hr_redis_reader_feed(&c->reader, bytes->base, (size_t)n);
+    if (read == HR_REDIS_READ_INVALID) fail(c, "not a valid reply: %s", c->reader.error);
+    if (read == HR_REDIS_READ_STOPPED) fail(c, "not a valid reply: %s", c->mismatch);
 }
 
 /* --- handshake ------------------------------------------------------------------------------------------ */
 
-enum { AUTH, SELECT, PING };
+enum { AUTH, SELECT, READONLY, PING };
 
-static void handshake_finish(const hr_redis_command *command, hr_redis_outcome outcome, const char *reason) {
-    static const char *const names[] = {"AUTH", "SELECT", "PING"};
+static void handshake_finish(const hr_redis_command *command, const hr_redis_result *result) {
+    static const char *const names[] = {"AUTH", "SELECT", "READONLY", "PING"};
     hr_redis_connection *c = command->context;
-    if (outcome == HR_REDIS_LOST) return;
-    if (outcome == HR_REDIS_REFUSED) {
+    if (result->outcome == HR_REDIS_LOST) return;
+    if (result->outcome == HR_REDIS_REFUSED) {
+        const char *reason = result->reason;
         size_t n = strlen(reason);
         hr_quoted shown = command->first == AUTH ? hr_redis_auth_refusal(reason, n) : hr_quote(reason, n);
         fail(c, "%s refused: %s", names[command->first], shown.text);
@@ -332,13 +305,14 @@ static void handshake_finish(const hr_redis_command *command, hr_redis_outcome o
     c->listener.changed(c->listener.context, true, "");
 }
 
-static const hr_redis_command_i handshake_i = {.element = NULL, .finish = handshake_finish};
+static const hr_redis_command_i handshake_i = {.text = NULL, .finish = handshake_finish};
 
-static void put(hr_redis_connection *c, const char *text) {
-    hr_redis_text(c, text, strlen(text), NULL, 0);
-}
-
-static hr_status commit_handshake(hr_redis_connection *c, size_t step) {
+/* One command of the handshake: up to three words; NULL ends them. */
+static hr_status put_step(hr_redis_connection *c, size_t step, const char *const words[3]) {
+    size_t n = 0;
+    while (n < 3 && words[n] != NULL) n++;
+    hr_redis_begin(c, n);
+    for (size_t i = 0; i < n; i++) hr_redis_text(c, words[i], strlen(words[i]), NULL, 0);
     const hr_redis_command command = {&handshake_i, c, step, HR_REDIS_STATUS_REPLY};
     return hr_redis_commit(c, &command);
 }
@@ -346,28 +320,23 @@ static hr_status commit_handshake(hr_redis_connection *c, size_t step) {
 /* First in `out` and in the fifo: commands that came while this attempt was made follow. PING tells a server
  * that is there from one that merely accepts connections, or is still loading. */
 static hr_status put_handshake(hr_redis_connection *c) {
+    const hr_redis_server *to = &c->server;
+    char db[16];
+    snprintf(db, sizeof db, "%u", to->db);
+    const bool named = to->user[0] != '\0';
+    const struct {
+        bool wanted;
+        const char *words[3];
+    } steps[] = {
+        [AUTH] = {to->password[0] != '\0',
+                  {"AUTH", named ? to->user : to->password, named ? to->password : NULL}},
+        [SELECT] = {to->db != 0, {"SELECT", db}},
+        [READONLY] = {to->readonly, {"READONLY"}},
+        [PING] = {true, {"PING"}},
+    };
     hr_status status = HR_OK;
-    if (c->server.password[0] != '\0') {
-        bool user = c->server.user[0] != '\0';
-        hr_redis_begin(c, user ? 3 : 2);
-        put(c, "AUTH");
-        if (user) put(c, c->server.user);
-        put(c, c->server.password);
-        status = commit_handshake(c, AUTH);
-    }
-    if (status == HR_OK && c->server.db != 0) {
-        char db[16];
-        snprintf(db, sizeof db, "%u", c->server.db);
-        hr_redis_begin(c, 2);
-        put(c, "SELECT");
-        put(c, db);
-        status = commit_handshake(c, SELECT);
-    }
-    if (status == HR_OK) {
-        hr_redis_begin(c, 1);
-        put(c, "PING");
-        status = commit_handshake(c, PING);
-    }
+    for (size_t step = AUTH; step <= PING && status == HR_OK; step++)
+        if (steps[step].wanted) status = put_step(c, step, steps[step].words);
     return status;
 }
 
@@ -448,17 +417,14 @@ static void resolve(hr_redis_connection *c) {
 static void start_attempt(hr_redis_connection *c) {
     struct sockaddr_storage address;
     c->state = CONNECTING;
-    memset(&c->reply, 0, sizeof c->reply);
+    c->is_error = false;
+    c->mismatch[0] = '\0';
+    hr_redis_reader_init(&c->reader, &reader_i, c);
     uv_timer_start(&c->timer, on_timer, c->server.connect_timeout_ms, 0);
-    c->reader = redisReaderCreate();
-    if (c->reader == NULL || put_handshake(c) != HR_OK) {
+    if (put_handshake(c) != HR_OK) {
         fail(c, "out of memory");
         return;
     }
-    c->plain = c->reader->fn;
-    c->reader->fn = &reply_functions;
-    c->reader->privdata = c;
-    c->reader->maxbuf = READER_KEEP_NBYTES;
     if (uv_ip4_addr(c->server.host, c->server.port, (struct sockaddr_in *)&address) == 0 ||
         uv_ip6_addr(c->server.host, c->server.port, (struct sockaddr_in6 *)&address) == 0)
         connect_to(c, (const struct sockaddr *)&address);
@@ -471,19 +437,12 @@ static void start_attempt(hr_redis_connection *c) {
 
 static void on_timer_closed(uv_handle_t *handle) {
     hr_redis_connection *c = handle->data;
-    free(c->out.data);
-    free(c->sending.data);
+    hr_redis_output_free(&c->out);
+    hr_redis_output_free(&c->sending);
+    hr_arena_destroy(c->values);
     free(c->fifo);
     free(c->read_buffer);
     free(c);
-}
-
-/* Between half of delay_ms and all of it, so that many clients do not come back in step. */
-static uint32_t with_jitter(hr_redis_connection *c, uint32_t delay_ms) {
-    c->jitter ^= c->jitter << 13;
-    c->jitter ^= c->jitter >> 7;
-    c->jitter ^= c->jitter << 17;
-    return delay_ms / 2 + (uint32_t)(c->jitter % (delay_ms / 2 + 1));
 }
 
 /* Goes on from DOWN once nothing of the failed attempt is under way: waits for the next one, or ends. */
@@ -495,13 +454,14 @@ static void settle(hr_redis_connection *c) {
     if (c->closing)
         uv_close((uv_handle_t *)&c->timer, on_timer_closed);
     else
-        uv_timer_start(&c->timer, on_timer, with_jitter(c, c->backoff_ms), 0);
+        uv_timer_start(&c->timer, on_timer, hr_redis_backoff_next_ms(&c->backoff), 0);
 }
 
 static void lose_commands(hr_redis_connection *c) {
     while (c->fifo_count > 0) {
         hr_redis_command command = fifo_pop(c);
-        command.i->finish(&command, HR_REDIS_LOST, c->reason);
+        const hr_redis_result lost = {HR_REDIS_LOST, c->reason, NULL};
+        command.i->finish(&command, &lost);
     }
 }
 
@@ -512,13 +472,10 @@ static void fail(hr_redis_connection *c, const char *format, ...) {
     vsnprintf(c->reason, sizeof c->reason, format, args);
     va_end(args);
     bool steady = c->state == READY && hr_clock_ns() - c->ready_since_ns >= STEADY_NS;
-    c->backoff_ms = steady ? FIRST_BACKOFF_MS : c->backoff_ms * 2;
-    if (c->backoff_ms > MAX_BACKOFF_MS) c->backoff_ms = MAX_BACKOFF_MS;
+    if (steady) hr_redis_backoff_reset(&c->backoff);
     c->state = DOWN;
     c->failed_once = true;
     c->out.nbytes = 0;
-    if (c->reader != NULL) redisReaderFree(c->reader);
-    c->reader = NULL;
     uv_timer_stop(&c->timer);
     if (c->resolving) uv_cancel((uv_req_t *)&c->resolve);
     if (c->tcp_open && !uv_is_closing((uv_handle_t *)&c->tcp))
@@ -563,8 +520,7 @@ hr_redis_connection *hr_redis_connection_create(uv_loop_t *loop, const hr_redis_
     c->loop = loop;
     c->server = *server;
     c->listener = listener;
-    c->backoff_ms = FIRST_BACKOFF_MS;
-    c->jitter = (hr_clock_ns() ^ (uint64_t)(uintptr_t)c) | 1;
+    c->backoff = hr_redis_backoff_init(FIRST_BACKOFF_MS, MAX_BACKOFF_MS);
     c->timer.data = c->tcp.data = c->connect.data = c->write.data = c->resolve.data = c;
     start_attempt(c);
     return c;
@@ -602,4 +558,8 @@ size_t hr_redis_connection_n_unanswered(const hr_redis_connection *c) {
 
 size_t hr_redis_connection_unsent_nbytes(const hr_redis_connection *c) {
     return c->out.nbytes;
+}
+
+uint64_t hr_redis_connection_read_nbytes(const hr_redis_connection *c) {
+    return c->n_read;
 }

@@ -1,11 +1,10 @@
 /* One connection to one Redis server: resolve, connect, authenticate, pipeline commands, reconnect.
  *
- * libuv moves the bytes and hiredis' reader parses the replies, whose texts are handed out where they lie in
- * the read buffer: no reply objects are made. (hiredis' own asynchronous context resolves names on the loop's
- * thread, has no timeouts, and allocates twice per record.)
+ * libuv moves the bytes; a reader (redis_reader.h) hands the replies' texts out where they lie in the read
+ * buffer: no reply objects are made, but for replies of any shape and published messages (redis_value.h).
  *
- * Thread rule: everything here runs on the loop's thread, callbacks too; they may send commands but not
- * close. Private to features/.
+ * Thread rule: everything here runs on the loop's thread, callbacks too. `finish`, `changed` and `message`
+ * may send commands and close connections, this one too. Private to features/.
  */
 #ifndef HOMERANK_FEATURES_REDIS_CONNECTION_H
 #define HOMERANK_FEATURES_REDIS_CONNECTION_H
@@ -16,6 +15,7 @@
 #include <uv.h>
 
 #include "base/status.h"
+#include "features/redis_value.h"
 
 typedef struct hr_redis_connection hr_redis_connection;
 typedef struct hr_redis_command hr_redis_command;
@@ -29,33 +29,45 @@ typedef struct hr_redis_server {
     const char *password;        /* "": none */
     uint32_t connect_timeout_ms; /* name to first answered PING */
     uint32_t stall_timeout_ms;   /* commands wait and not a byte comes: the connection is given up */
+    bool readonly;               /* of a cluster: READONLY, so that a replica answers reads */
 } hr_redis_server;
 
 typedef enum hr_redis_outcome {
-    HR_REDIS_ANSWERED, /* a reply of the expected shape; its elements have been handed out */
-    HR_REDIS_REFUSED,  /* an error reply; reason is its text, from outside */
-    HR_REDIS_LOST      /* the connection failed; some elements may have been handed out */
+    HR_REDIS_ANSWERED, /* a reply of the expected shape; its texts have been handed out */
+    HR_REDIS_REFUSED,  /* an error reply; reason is its text, from outside, cut at HR_REDIS_LINE_SIZE */
+    HR_REDIS_LOST      /* the connection failed; some texts may have been handed out */
 } hr_redis_outcome;
 
+/* Borrowed during the call. */
+typedef struct hr_redis_result {
+    hr_redis_outcome outcome;
+    const char *reason;          /* NULL where answered */
+    const hr_redis_value *value; /* HR_REDIS_ANY_REPLY, answered: the reply; else NULL */
+} hr_redis_result;
+
 typedef struct hr_redis_command_i {
-    /* Text number `index` of the reply's array; text is NULL for nil, borrowed during the call. */
-    void (*element)(const hr_redis_command *command, size_t index, const char *text, size_t nbytes);
-    /* Exactly once per command sent, in the order of sending. reason is NULL where answered. */
-    void (*finish)(const hr_redis_command *command, hr_redis_outcome outcome, const char *reason);
+    /* A piece of text number `index` of the reply's array (0 where it is a text alone). Nils are not told:
+     * what has not come when the command is answered is nil. May not send or close. */
+    void (*text)(const hr_redis_command *command, size_t index, const hr_redis_piece *piece);
+    /* Exactly once per command sent, in the order of sending. */
+    void (*finish)(const hr_redis_command *command, const hr_redis_result *result);
 } hr_redis_command_i;
 
-enum { HR_REDIS_STATUS_REPLY = -1 };
+/* What a command's reply is: an array of n_elements texts and nils, or one of these. Any other means that the
+ * two ends do not understand each other, and ends the connection. */
+enum {
+    HR_REDIS_STATUS_REPLY = -1,
+    HR_REDIS_TEXT_REPLY = -2, /* a text or nil */
+    HR_REDIS_ANY_REPLY = -3   /* handed to `finish` as a value */
+};
+enum { HR_REDIS_MAX_VALUE_NBYTES = 64 << 20 }; /* the memory of such a value, or of a message */
 
-/* A command's reply is a status, or an array of n_elements texts and nils; any other means that the two ends
- * do not understand each other, and ends the connection. */
 struct hr_redis_command {
     const hr_redis_command_i *i;
     void *context;
     size_t first;   /* the sender's own */
-    int n_elements; /* or HR_REDIS_STATUS_REPLY */
+    int n_elements; /* or one of the above */
 };
-
-struct redisReply; /* hiredis' */
 
 /* changed: told at every change: ready, or why not (reason is printable).
  * message: NULL; or the connection is a subscriber's: once it is ready, every reply is a message, handed out
@@ -63,7 +75,7 @@ struct redisReply; /* hiredis' */
 typedef struct hr_redis_listener {
     void (*changed)(void *context, bool ready, const char *reason);
     void *context;
-    void (*message)(void *context, const struct redisReply *message);
+    void (*message)(void *context, const hr_redis_value *message);
 } hr_redis_listener;
 
 /* Connects at once and for ever. NULL when out of memory. */
@@ -87,6 +99,7 @@ const char *hr_redis_connection_reason(const hr_redis_connection *connection);
 
 size_t hr_redis_connection_n_unanswered(const hr_redis_connection *connection);
 size_t hr_redis_connection_unsent_nbytes(const hr_redis_connection *connection);
+uint64_t hr_redis_connection_read_nbytes(const hr_redis_connection *connection); /* ever */
 
 /* To send a command: begin, its parts, commit; then flush once for all commands at hand. A text is head and
  * tail joined. commit queues the command (copied; NULL: a subscriber's), or, on OUT_OF_MEMORY, nothing, and

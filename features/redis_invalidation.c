@@ -11,7 +11,7 @@
  */
 #include "features/redis_invalidation.h"
 
-#include <hiredis/hiredis.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,53 +81,53 @@ static void connection_changed(void *context, bool ready, const char *reason) {
 
 /* --- messages ------------------------------------------------------------------------------------------- */
 
-static bool is_text(const redisReply *reply, const char *text) {
-    return (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS) &&
-           strcasecmp(reply->str, text) == 0;
+static bool is_text(const hr_redis_value *reply, const char *text) {
+    return (reply->type == HR_REDIS_TEXT || reply->type == HR_REDIS_STATUS) &&
+           strcasecmp(reply->text, text) == 0;
 }
 
 /* An array of three that begins with the word and the channel; else NULL: its last element. */
-static const redisReply *last_of(const redisReply *message, const char *word) {
-    if (message->type != REDIS_REPLY_ARRAY || message->elements != 3) return NULL;
-    if (!is_text(message->element[0], word) || !is_text(message->element[1], channel)) return NULL;
-    return message->element[2];
+static const hr_redis_value *last_of(const hr_redis_value *message, const char *word) {
+    if (message->type != HR_REDIS_ARRAY || message->n_elements != 3) return NULL;
+    if (!is_text(&message->elements[0], word) || !is_text(&message->elements[1], channel)) return NULL;
+    return &message->elements[2];
 }
 
-static bool is_pong(const redisReply *message) {
-    return is_text(message, "PONG") || (message->type == REDIS_REPLY_ARRAY && message->elements == 2 &&
-                                        is_text(message->element[0], "pong"));
+static bool is_pong(const hr_redis_value *message) {
+    return is_text(message, "PONG") || (message->type == HR_REDIS_ARRAY && message->n_elements == 2 &&
+                                        is_text(&message->elements[0], "pong"));
 }
 
-static void refused(hr_redis_invalidation *in, const redisReply *error) {
+static void refused(hr_redis_invalidation *in, const hr_redis_value *error) {
     in->state = REFUSED;
     uv_timer_start(&in->timer, on_beat, RETRY_MS, 0);
-    in->listener.covered(in->listener.context, false, hr_quote(error->str, error->len).text);
+    in->listener.covered(in->listener.context, false, hr_quote(error->text, error->nbytes).text);
 }
 
 /* False where a key is not a text: then none is told. */
-static bool tell_keys(hr_redis_invalidation *in, const redisReply *keys) {
-    for (size_t i = 0; i < keys->elements; i++)
-        if (keys->element[i]->type != REDIS_REPLY_STRING) return false;
-    for (size_t i = 0; i < keys->elements; i++)
-        in->listener.changed(in->listener.context, keys->element[i]->str, keys->element[i]->len);
+static bool tell_keys(hr_redis_invalidation *in, const hr_redis_value *keys) {
+    for (size_t i = 0; i < keys->n_elements; i++)
+        if (keys->elements[i].type != HR_REDIS_TEXT) return false;
+    for (size_t i = 0; i < keys->n_elements; i++)
+        in->listener.changed(in->listener.context, keys->elements[i].text, keys->elements[i].nbytes);
     return true;
 }
 
 /* False where it is nothing that belongs there. */
-static bool take_invalidation(hr_redis_invalidation *in, const redisReply *message) {
-    const redisReply *keys = last_of(message, "message");
+static bool take_invalidation(hr_redis_invalidation *in, const hr_redis_value *message) {
+    const hr_redis_value *keys = last_of(message, "message");
     if (keys == NULL) return is_pong(message);
-    if (keys->type == REDIS_REPLY_ARRAY) return tell_keys(in, keys);
-    if (keys->type != REDIS_REPLY_NIL) return false;
+    if (keys->type == HR_REDIS_ARRAY) return tell_keys(in, keys);
+    if (keys->type != HR_REDIS_NIL) return false;
     in->listener.emptied(in->listener.context);
     return true;
 }
 
-static bool take_answer(hr_redis_invalidation *in, const redisReply *message) {
+static bool take_answer(hr_redis_invalidation *in, const hr_redis_value *message) {
     if (is_pong(message)) return true;
-    if (in->state == ASKING_ID && message->type == REDIS_REPLY_INTEGER) {
+    if (in->state == ASKING_ID && message->type == HR_REDIS_INTEGER) {
         char id[24];
-        snprintf(id, sizeof id, "%lld", message->integer);
+        snprintf(id, sizeof id, "%" PRId64, message->integer);
         const char *const words[] = {"CLIENT", "TRACKING", "ON",     "REDIRECT",
                                      id,       "BCAST",    "PREFIX", in->prefix};
         ask(in, words, 8, TRACKING);
@@ -146,11 +146,11 @@ static bool take_answer(hr_redis_invalidation *in, const redisReply *message) {
     return false;
 }
 
-static void take_message(void *context, const redisReply *message) {
+static void take_message(void *context, const hr_redis_value *message) {
     hr_redis_invalidation *in = context;
     in->heard = true;
     if (in->state == REFUSED) return;
-    if (message->type == REDIS_REPLY_ERROR && in->state != COVERED)
+    if (message->type == HR_REDIS_ERROR && in->state != COVERED)
         refused(in, message);
     else if (!(in->state == COVERED ? take_invalidation(in, message) : take_answer(in, message)))
         hr_redis_connection_give_up(in->connection, "not a valid answer to tracking or message of it");

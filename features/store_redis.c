@@ -39,6 +39,7 @@ typedef struct operation {
                             NULL */
     bool by_deadline;    /* the call's deadline comes before the command timeout */
     bool arena_full;     /* a hash's text found no room: that record, and those behind it, stay MISSING */
+    char *filling;       /* where the text that is being received goes; arena; NULL: nowhere */
     uv_timer_t timer;
     struct operation *next_free;
     struct operation *next; /* of all operations */
@@ -124,6 +125,7 @@ static void operation_release_if_over(operation *op) {
 static void operation_done(operation *op) {
     hr_fetch *fetch = op->fetch;
     op->fetch = NULL;
+    op->filling = NULL;
     uv_timer_stop(&op->timer);
     fetch->done(fetch);
 }
@@ -144,31 +146,52 @@ static void on_timeout(uv_timer_t *timer) {
     operation_release_if_over(op);
 }
 
-static void command_finish(const hr_redis_command *command, hr_redis_outcome outcome, const char *reason) {
+static void command_finish(const hr_redis_command *command, const hr_redis_result *result) {
     operation *op = command->context;
     redis_store *store = op->store;
     op->n_unanswered--;
-    if (outcome == HR_REDIS_ANSWERED) set_health(store, UP, "");
-    if (outcome == HR_REDIS_REFUSED) {
-        hr_quoted quoted = hr_quote(reason, strlen(reason));
+    if (result->outcome == HR_REDIS_ANSWERED) set_health(store, UP, "");
+    if (result->outcome == HR_REDIS_REFUSED) {
+        hr_quoted quoted = hr_quote(result->reason, strlen(result->reason));
         set_health(store, REFUSING, quoted.text);
         if (op->fetch != NULL) fetch_fail(store, op->fetch, HR_UNAVAILABLE, quoted.text);
     }
-    if (outcome == HR_REDIS_LOST && op->fetch != NULL) fetch_fail(store, op->fetch, HR_UNAVAILABLE, reason);
+    if (result->outcome == HR_REDIS_LOST && op->fetch != NULL)
+        fetch_fail(store, op->fetch, HR_UNAVAILABLE, result->reason);
     if (op->fetch != NULL && op->n_unanswered == 0) operation_done(op);
     operation_release_if_over(op);
 }
 
-/* --- packed: MGET --------------------------------------------------------------------------------------- */
-
-static void packed_element(const hr_redis_command *command, size_t index, const char *text, size_t nbytes) {
-    operation *op = command->context;
-    if (op->fetch == NULL || text == NULL) return;
-    hr_fetch_slot slot = hr_fetch__slot(op->fetch, command->first + index);
-    hr_fetch__take_packed(op->fetch, slot.record, text, nbytes);
+/* Copies a piece to where its text goes: arena memory of its own, NUL-terminated. The text when it is whole,
+ * else NULL. */
+static const char *take_piece(operation *op, const hr_redis_piece *piece) {
+    if (piece->offset == 0) {
+        op->filling = hr_arena_alloc(op->fetch->arena, piece->total + 1);
+        if (op->filling == NULL)
+            hr_fetch__fail(op->fetch, HR_RESOURCE_EXHAUSTED,
+                           "the call's memory is too small for its records");
+        else
+            op->filling[piece->total] = '\0';
+    }
+    if (op->filling == NULL) return NULL;
+    memcpy(op->filling + piece->offset, piece->bytes, piece->nbytes);
+    return piece->offset + piece->nbytes == piece->total ? op->filling : NULL;
 }
 
-static const hr_redis_command_i packed_i = {packed_element, command_finish};
+/* --- packed: MGET --------------------------------------------------------------------------------------- */
+
+static void packed_text(const hr_redis_command *command, size_t index, const hr_redis_piece *piece) {
+    operation *op = command->context;
+    if (op->fetch == NULL) return;
+    const char *text = take_piece(op, piece);
+    if (text == NULL) return;
+    hr_record *record = hr_fetch__slot(op->fetch, command->first + index).record;
+    record->kind = HR_RECORD_PACKED;
+    record->data = (const uint8_t *)text;
+    record->nbytes = piece->total;
+}
+
+static const hr_redis_command_i packed_i = {packed_text, command_finish};
 
 static void put_key(redis_store *store, hr_redis_connection *connection, hr_fetch_slot slot) {
     hr_redis_text(connection, store->key_head[slot.entity], store->key_head_nbytes[slot.entity], slot.id,
@@ -203,35 +226,32 @@ static hr_field_text *hash_fields(operation *op, const hr_fetch_slot *slot, size
     return (hr_field_text *)slot->record->fields; /* ours until the fetch is done */
 }
 
-static void hash_element(const hr_redis_command *command, size_t index, const char *text, size_t nbytes) {
+static void hash_text(const hr_redis_command *command, size_t index, const hr_redis_piece *piece) {
     operation *op = command->context;
-    if (op->fetch == NULL || text == NULL || op->arena_full) return;
+    if (op->fetch == NULL || op->arena_full) return;
     hr_fetch_slot slot = hr_fetch__slot(op->fetch, command->first);
     hr_field_text *fields = hash_fields(op, &slot, (size_t)command->n_elements);
-    char *copy = fields != NULL ? hr_arena_strndup(op->fetch->arena, text, nbytes) : NULL;
-    op->arena_full = copy == NULL;
-    if (copy == NULL)
-        hr_fetch__fail(op->fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
-    else
-        fields[index] = (hr_field_text){copy, nbytes};
+    const char *text = take_piece(op, piece);
+    op->arena_full = fields == NULL || op->filling == NULL;
+    if (fields != NULL && text != NULL) fields[index] = (hr_field_text){text, piece->total};
 }
 
-static void hash_finish(const hr_redis_command *command, hr_redis_outcome outcome, const char *reason) {
+static void hash_finish(const hr_redis_command *command, const hr_redis_result *result) {
     operation *op = command->context;
     static const char wrong_type[] = "WRONGTYPE ";
+    bool wrong = result->outcome == HR_REDIS_REFUSED &&
+                 strncmp(result->reason, wrong_type, sizeof wrong_type - 1) == 0;
     if (op->fetch != NULL) {
         hr_record *record = hr_fetch__slot(op->fetch, command->first).record;
-        if (outcome == HR_REDIS_ANSWERED && record->fields != NULL && !op->arena_full)
+        if (result->outcome == HR_REDIS_ANSWERED && record->fields != NULL && !op->arena_full)
             record->kind = HR_RECORD_FIELDS;
-        if (outcome == HR_REDIS_REFUSED)
-            record->invalid = strncmp(reason, wrong_type, sizeof wrong_type - 1) == 0;
+        record->invalid = wrong;
     }
-    if (outcome == HR_REDIS_REFUSED && strncmp(reason, wrong_type, sizeof wrong_type - 1) == 0)
-        outcome = HR_REDIS_ANSWERED; /* about this record, not about the server */
-    command_finish(command, outcome, reason);
+    const hr_redis_result answered = {HR_REDIS_ANSWERED, NULL, NULL}; /* about this record, not the server */
+    command_finish(command, wrong ? &answered : result);
 }
 
-static const hr_redis_command_i hash_i = {hash_element, hash_finish};
+static const hr_redis_command_i hash_i = {hash_text, hash_finish};
 
 static hr_status send_hmget(operation *op, hr_redis_connection *connection, size_t i,
                             const hr_field_list *fields) {

@@ -116,6 +116,9 @@ static void replies_of_the_wrong_shape_end_the_connection(void **state) {
         {"HTTP/1.1 400 Bad Request\r\n", false, "not a valid reply"},
         {"*3\r\n$x\r\n", false, "not a valid reply"},
         {"*3\r\n$-7\r\n", false, "not a valid reply"},
+        {"*3\r\n$9223372036854775807\r\nu", false, "expected a text's length"},
+        {"*3\r\n$1\r\nuu\r\n", false, "expected CR LF"},
+        {"*3\n$1\r\nu\r\n", false, "expected CR LF"},
         {"-MOVED 866 10.0.0.7:7001\r\n", false, "MOVED 866 10.0.0.7:7001"},
         {"-\xff\x01\r\n", false, "\\xff\\x01"},
     };
@@ -137,8 +140,7 @@ static void a_reply_cut_short_is_a_lost_connection(void **state) {
 static void a_value_that_never_ends_is_a_timeout(void **state) {
     (void)state;
     static const script scripts[] = {
-        {"*3\r\n$9223372036854775807\r\nu", true, "no answer"},
-        {"*3\r\n$1\r\nu\r\n$500000000\r\na", true, "no answer"},
+        {"*3\r\n$1\r\nu\r\n$900000\r\na", true, "no answer"},
         {"", true, "no answer"},
     };
     for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) play_and_fetch(&scripts[i]);
