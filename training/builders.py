@@ -69,7 +69,8 @@ def mmoe(groups, width, hidden=(128, 64), experts=8, tower=(32,), activation="re
     """MMoE: shared experts, one gate a task."""
     del width
     units = [{"name": "shared", "input": ["features"], "experts": experts, "hidden": list(hidden)}]
-    units += [{"name": task, "input": ["features"], "experts": 0, "mix": ["shared"]} for tasks in groups.values() for task in tasks]
+    units += [{"name": task, "input": ["features"], "experts": 0, "mix": ["shared"]}
+              for tasks in groups.values() for task in tasks]
     return _frame([{"name": "experts", "units": units}], _tasks(groups, lambda g, t: f"experts.{t}", tower),
                   activation, norm)
 

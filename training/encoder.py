@@ -1,6 +1,7 @@
 """The feature encoder of MODEL.md 3, for training: values of fields in, table rows and dense values out.
 
 Hashing, buckets and transforms are those of serving; a row encoded here and one encoded by the service are equal.
+A value of the wrong kind counts as missing, as one in a stored record does.
 """
 
 import math
@@ -10,20 +11,20 @@ import numpy as np
 import xxhash
 
 NUMBER_TEXT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-DIRECT_TEXT = re.compile(r"0|[1-9][0-9]*")
+DIRECT_TEXT = re.compile(r"0|[1-9][0-9]{0,9}")  # a table has less than 2^32 rows
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def id_text(value):
-    """Text of an id: a string as it is, an integral number as its shortest decimal form, None where missing."""
-    if value is None or isinstance(value, str):
+    """Text of an id: a string as it is, an integral number as its shortest decimal form, None for all else."""
+    if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"expected an id, found {value!r}")
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError(f"expected an id, found {value!r}")
-        value = int(value)
-    return str(value)
+    if not is_number(value) or isinstance(value, float) and not value.is_integer():
+        return None
+    return str(int(value))
 
 
 def table_row(table, text):
@@ -38,12 +39,21 @@ def table_row(table, text):
 
 
 def number(value):
-    """A number, a decimal text's number, or None where missing or not finite."""
-    if isinstance(value, str):
-        value = float(value) if NUMBER_TEXT.fullmatch(value) else None
-    if value is None or not math.isfinite(value):
-        return None
-    return float(value)
+    """A number, a decimal text's number, or None for all else and what is not finite."""
+    if isinstance(value, str) and NUMBER_TEXT.fullmatch(value) or is_number(value):
+        try:
+            x = float(value)
+        except OverflowError:  # an integer beyond every float
+            return None
+        return x if math.isfinite(x) else None
+    return None
+
+
+def single(x):
+    """x, which may be None, as a finite float32, else None."""
+    with np.errstate(over="ignore"):
+        narrow = np.float32(math.nan if x is None else x)
+    return narrow if np.isfinite(narrow) else None
 
 
 def dense_number(feature, value):
@@ -55,13 +65,13 @@ def dense_number(feature, value):
         if x < 0:
             return 0.0
         x = math.log1p(x)
-    return (x - feature.get("mean", 0.0)) / feature.get("std", 1.0)
+    return single((x - feature.get("mean", 0.0)) / feature.get("std", 1.0)) or 0.0
 
 
 def as_list(value):
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        return value
+    return [value] if isinstance(value, str) or is_number(value) else []
 
 
 class Encoder:
@@ -92,7 +102,7 @@ class Encoder:
         if kind == "number":
             return np.array([[dense_number(feature, v)] for v in values], np.float32).reshape(-1, 1)
         if kind == "numbers":
-            return np.array([self._numbers(feature, v) for v in values], np.float32)
+            return np.array([self._numbers(feature, v) for v in values], np.float32).reshape(-1, feature["length"])
         table = self.tables[feature["table"]]
         if kind == "id":
             return np.array([table_row(table, id_text(v)) for v in values], np.int64)
@@ -112,7 +122,7 @@ class Encoder:
 
     @staticmethod
     def _numbers(feature, value):
-        numbers = [number(v) for v in as_list(value)]
+        numbers = [single(number(element)) for element in as_list(value)]
         if len(numbers) != feature["length"] or None in numbers:
             return [0.0] * feature["length"]
         return numbers

@@ -2,15 +2,27 @@
 
 import copy
 import json
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from training import DataError
 
-def write_safetensors(path, tensors):
-    """The public safetensors format, F32; tensors in name order."""
+
+def write_whole(path, pieces):
+    """Writes pieces of bytes as the file at path, which is never seen in part: a server may be looking."""
+    draft = path.with_name(path.name + ".draft")
+    with open(draft, "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+    os.replace(draft, path)
+
+
+def safetensors(tensors):
+    """Yields a file of the public safetensors format, F32; tensors in name order."""
     header, offset = {}, 0
     for name in sorted(tensors):
         nbytes = tensors[name].numel() * 4
@@ -18,10 +30,9 @@ def write_safetensors(path, tensors):
         offset += nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in sorted(tensors):
-            file.write(tensors[name].to(torch.float32).numpy().astype("<f4").tobytes())
+    yield struct.pack("<Q", len(text)) + text
+    for name in sorted(tensors):
+        yield tensors[name].to(torch.float32).numpy().astype("<f4").tobytes()
 
 
 def evaluate_logits(model, columns):
@@ -59,7 +70,7 @@ def verify_requests(users, items, context, long_lists, seed, n_known=8):
     requests = []
     for i in range(n_known):
         user = str(rng.choice(user_ids))
-        chosen = [str(v) for v in rng.choice(item_ids, 8, replace=False)]
+        chosen = [str(v) for v in rng.choice(item_ids, min(8, len(item_ids)), replace=False)]
         requests.append(request(f"known-{i}", user, users[user], chosen, [items[v] for v in chosen], context(rng)))
     user, chosen = requests[0]["user_id"], requests[0]["item_ids"]
     features, item_features = requests[0]["user_features"], requests[0]["item_features"]
@@ -72,38 +83,56 @@ def verify_requests(users, items, context, long_lists, seed, n_known=8):
 
 
 def export(model, config, encoder, verify_requests, out):
+    """Writes the model folder `out`, config.json last; nothing where a weight is not finite."""
+    tensors = model.tensors()
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise DataError(f"export: tensor {name}: expected finite values, found others; training diverged")
+    lines = [verify_line(model, encoder, request) for request in verify_requests]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n")
-    write_safetensors(out / "model.safetensors", model.tensors())
-    with open(out / "verify.jsonl", "w") as file:
-        for request in verify_requests:
-            file.write(json.dumps(verify_line(model, encoder, request), ensure_ascii=False) + "\n")
+    write_whole(out / "verify.jsonl", (json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
+    write_whole(out / "model.safetensors", safetensors(tensors))
+    write_whole(out / "config.json", [json.dumps(config, indent=1, ensure_ascii=False).encode(), b"\n"])
 
 
 def read_safetensors(path):
     data = Path(path).read_bytes()
-    (n,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + n])
-    header.pop("__metadata__", None)
     tensors = {}
-    for name, t in header.items():
-        if t["dtype"] != "F32":
-            raise ValueError(f"{path}: tensor {name}: expected dtype F32, found {t['dtype']}")
-        begin, end = t["data_offsets"]
-        array = np.frombuffer(data[8 + n + begin : 8 + n + end], "<f4").reshape(t["shape"]).copy()
-        tensors[name] = torch.from_numpy(array)
+    try:
+        (n,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + n])
+        header.pop("__metadata__", None)
+        for name, t in header.items():
+            if t["dtype"] != "F32":
+                raise ValueError(f"tensor {name}: expected dtype F32, found {t['dtype']}")
+            begin, end = t["data_offsets"]
+            array = np.frombuffer(data[8 + n + begin : 8 + n + end], "<f4").reshape(t["shape"]).copy()
+            tensors[name] = torch.from_numpy(array)
+    except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: expected a safetensors file as the exporter writes it, found: {error}") from None
     return tensors
+
+
+def read_network(network_class, path):
+    """The network that the config.json at path describes, untrained, and the config."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return network_class(config), config
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise DataError(f"{path}: expected a model's config, found: {error!r}") from None
 
 
 def load(network_class, folder):
     """The network of an exported model folder, and its config."""
-    config = json.loads((Path(folder) / "config.json").read_text())
-    model = network_class(config)
-    stored = read_safetensors(Path(folder) / "model.safetensors")
-    own = model.tensors()
+    model, config = read_network(network_class, Path(folder) / "config.json")
+    path = Path(folder) / "model.safetensors"
+    stored, own = read_safetensors(path), model.tensors()
     if own.keys() != stored.keys():
-        raise ValueError(f"{folder}: tensors differ from config.json's: {sorted(own.keys() ^ stored.keys())}")
+        raise DataError(f"{path}: expected config.json's tensors, found others: {sorted(own.keys() ^ stored.keys())}")
     for name, tensor in own.items():
+        if tensor.shape != stored[name].shape:
+            raise DataError(f"{path}: tensor {name}: expected shape {list(tensor.shape)}, "
+                            f"found {list(stored[name].shape)}")
         tensor.copy_(stored[name])  # shares memory with the module's parameters
     return model.eval(), config

@@ -4,11 +4,11 @@ import numpy as np
 
 
 def auc(labels, scores):
-    """Area under the ROC curve by ranks, ties at their mean rank; NaN where only one class occurs."""
+    """Area under the ROC curve by ranks, ties at their mean rank; NaN where one class is absent or a score is NaN."""
     labels = np.asarray(labels, bool)
     n_positive = int(labels.sum())
     n_negative = labels.size - n_positive
-    if n_positive == 0 or n_negative == 0:
+    if n_positive == 0 or n_negative == 0 or np.isnan(scores).any():
         return float("nan")
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     mean_rank = np.cumsum(counts) - (counts - 1) / 2

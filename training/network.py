@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 DEFAULTS = {"activation": "swish", "norm": "batch", "norm_eps": 1e-5, "tower_activation": "relu"}
 ACTIVATIONS = {"swish": F.silu, "relu": F.relu}
-OUTPUTS = {"sigmoid": torch.sigmoid, "identity": lambda z: z, "softplus": F.softplus, "exp": torch.exp}
 
 
 def uniform(*shape, fan_in):
@@ -163,8 +162,8 @@ class Network(nn.Module):
         total = (self.embedding[feature["table"] + "_"](column.clamp(min=0)) * valid).sum(1)
         return total if feature.get("pool", "mean") == "sum" else total / valid.sum(1).clamp(min=1)
 
-    def units(self, v, visit=None):
-        """Runs all layers; returns {"layer.unit": output}. visit(layer, unit, g, experts) sees each unit's parts."""
+    def units(self, v):
+        """Runs all layers; returns {"layer.unit": output}, and v as "features"."""
         values = {"features": v}
         for layer in self.network["layers"]:
             modules = self.layer[layer["name"] + "_"]
@@ -182,8 +181,6 @@ class Network(nn.Module):
                 outputs[f"{layer['name']}.{unit['name']}"] = modules[unit["name"] + "_"].mix(
                     g, mixed, experts.get(unit["name"])
                 )
-            if visit is not None:
-                visit(layer, values, experts)
             values.update(outputs)
         return values
 

@@ -7,23 +7,40 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from training import DataError
+
+
+def stack(upper, lower):
+    """One column above another; lists are padded to the longest of both."""
+    if upper.dim() == 2 and not upper.is_floating_point():
+        width = max(upper.shape[1], lower.shape[1])
+        upper, lower = (F.pad(c, (0, width - c.shape[1]), value=-1) for c in (upper, lower))
+    return torch.cat([upper, lower])
+
 
 class Columns:
     """Encoded users, items and contexts, and the gather of a batch's columns from them."""
 
     def __init__(self, encoder, users, items):
-        """users, items: {id: record}; ids not in them are rows of an empty record with that id (see `rows`)."""
+        """users, items: {id: record}. What has no record counts as one with an empty record, as in serving."""
         self.encoder = encoder
-        self.parts = {}
-        for entity, records in (("user", users), ("item", items)):
-            ids = list(records)
-            index = {record_id: i for i, record_id in enumerate(ids)}
-            columns = encoder.columns(entity, ids, list(records.values()))
-            self.parts[entity] = (index, {k: torch.from_numpy(c) for k, c in columns.items()})
+        self.parts = {"user": ({}, {}), "item": ({}, {})}  # {id: row}, {feature: column}
+        self._add("user", users)
+        self._add("item", items)
+
+    def _add(self, entity, records):
+        index, columns = self.parts[entity]
+        added = self.encoder.columns(entity, list(records), list(records.values()))
+        index.update(zip(records, range(len(index), len(index) + len(records))))
+        for name, column in added.items():
+            column = torch.from_numpy(column)
+            columns[name] = stack(columns[name], column) if name in columns else column
 
     def rows(self, entity, ids):
+        ids = list(ids)
         index = self.parts[entity][0]
-        return torch.tensor([index[i] for i in ids])
+        self._add(entity, {i: {} for i in ids if i not in index})
+        return torch.tensor([index[i] for i in ids], dtype=torch.long)
 
     def gather(self, user_rows, item_rows, context):
         """context: {feature: tensor (B, ...)}"""
@@ -74,6 +91,9 @@ def train(model, dataset, options, validate=None):
     validate(model) -> figure of merit after each epoch; training stops when it falls and the best is kept."""
     generator = torch.Generator().manual_seed(options.seed)
     steps_of_epoch = len(dataset) // options.batch_size
+    if steps_of_epoch == 0:
+        raise DataError(f"training: expected at least one batch of {options.batch_size} impressions, "
+                        f"found {len(dataset)}")
     adam = optimizer(model, options)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         adam, lambda step: 1 - step / (options.epochs * steps_of_epoch) * (1 - options.final_rate))
@@ -94,7 +114,7 @@ def train(model, dataset, options, validate=None):
             bar.set_postfix(loss=f"{losses.sum().item():.4f}")
         if validate is not None:
             merit = validate(model)
-            if merit <= best:
+            if not merit > best:  # NaN, where training diverged, is no better than any
                 break
             best, best_state = merit, copy.deepcopy(model.state_dict())
     if best_state is not None:
