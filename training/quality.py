@@ -27,7 +27,7 @@ from training.network import Network  # noqa: E402
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SEEDS = (1, 2, 3)
 FIRST, TUNE_LAST, TUNE_DAY, LAST, TEST_DAY = 20220425, 20220502, 20220503, 20220503, 20220504
-FREQUENT = 4  # click, long_view, like, profile_enter: tasks with enough positives for a claim
+FREQUENT = kuairand_data.N_FREQUENT
 
 
 class Comparison:
@@ -80,7 +80,7 @@ class Comparison:
 
     def rate(self, kind):
         merits = self.merits(kind)
-        return max(merits, key=merits.get)
+        return max(merits, key=lambda rate: np.nan_to_num(merits[rate], nan=-1.0))  # NaN: it diverged
 
     def run(self):
         for seed in SEEDS:
@@ -119,8 +119,8 @@ class Comparison:
         for kind in builders.KINDS:
             if kind != "home":
                 difference = means[kind] - means["home"]
-                cells = ["{:+.4f} [{:+.4f}, {:+.4f}]".format(difference[:, t].mean(), *metrics.interval(difference[:, t]))
-                         for t in range(FREQUENT)]
+                cells = ["{:+.4f} [{:+.4f}, {:+.4f}]".format(d.mean(), *metrics.interval(d))
+                         for d in difference.T[:FREQUENT]]
                 print(f"| {kind} | " + " | ".join(cells) + " |")
         print("\n| home, rare tasks | positives | AUC, 95 % interval |\n|---|---|---|")
         for t in range(FREQUENT, len(names)):
