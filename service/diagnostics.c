@@ -34,6 +34,8 @@ typedef struct verdict_row {
 /* clang-format off */
 static const verdict_row verdicts[HR_VERDICT_COUNT] = {
     [HR_VERDICT_NONE] = {"", "", ""},
+    [HR_VERDICT_NOT_FINITE] = {"collapse", "not finite",
+        "a hidden layer's activations, or a gate's weights, overflowed on some row"},
     [HR_VERDICT_COLLAPSED] = {"collapse", "collapsed",
         "at least " PERCENT(COLLAPSED_ZERO) " of a hidden layer's activations are zero, or " PERCENT(COLLAPSED_DEAD)
         " of its neurons dead"},
@@ -88,13 +90,20 @@ typedef struct unit_state {
     double row_entropy;
 } unit_state;
 
+/* A layer's median, kept while no row is added: every expert of the layer is judged by it. */
+typedef struct kept_median {
+    uint64_t n_rows; /* that it was made of; 0: none yet */
+    double value;
+} kept_median;
+
 struct hr_diagnostics {
     hr_arena *arena; /* owns all below */
     const hr_plan *plan;
     unit_state **units; /* (n_layers) of (n_units) */
     double *outputs;    /* (T) */
     uint64_t n_rows;
-    double *spreads; /* (most experts of a layer) for a median */
+    kept_median *medians; /* (n_layers) */
+    double *spreads;      /* (most experts of a layer) for a median */
 };
 
 static uint32_t layer_experts(const hr_layer *layer) {
@@ -122,7 +131,8 @@ static bool layers_init(hr_diagnostics *d, const hr_plan *plan) {
     uint32_t most_experts = 0;
     d->units = hr_arena_calloc(d->arena, plan->n_layers, sizeof *d->units);
     d->outputs = hr_arena_calloc(d->arena, plan->n_tasks, sizeof *d->outputs);
-    if (d->units == NULL || d->outputs == NULL) return false;
+    d->medians = hr_arena_calloc(d->arena, plan->n_layers, sizeof *d->medians);
+    if (d->units == NULL || d->outputs == NULL || d->medians == NULL) return false;
     for (uint32_t y = 0; y < plan->n_layers; y++) {
         const hr_layer *layer = &plan->layers[y];
         if (layer_experts(layer) > most_experts) most_experts = layer_experts(layer);
@@ -161,9 +171,9 @@ void hr_diagnostics_destroy(hr_diagnostics *diagnostics) {
 
 static unit_state *find_unit(hr_diagnostics *d, const hr_unit *unit) {
     for (uint32_t y = 0; y < d->plan->n_layers; y++) {
-        for (uint32_t u = 0; u < d->plan->layers[y].n_units; u++) {
-            if (d->units[y][u].unit == unit) return &d->units[y][u];
-        }
+        const hr_layer *layer = &d->plan->layers[y];
+        if (unit >= layer->units && unit < layer->units + layer->n_units)
+            return &d->units[y][unit - layer->units];
     }
     return NULL;
 }
@@ -252,20 +262,30 @@ static int compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The median of the output spreads of a layer's experts. */
+/* The median of the output spreads of a layer's experts, of those that are finite; 0 where none is. */
 static double median_spread(const hr_diagnostics *d, uint32_t y) {
     uint32_t n = 0;
     for (uint32_t u = 0; u < d->plan->layers[y].n_units; u++) {
         const unit_state *state = &d->units[y][u];
-        for (uint32_t k = 0; k < state->unit->n_experts; k++)
-            d->spreads[n++] = measure_hidden(state, k, state->unit->n_expert_layers - 1).std;
+        for (uint32_t k = 0; k < state->unit->n_experts; k++) {
+            double spread = measure_hidden(state, k, state->unit->n_expert_layers - 1).std;
+            if (isfinite(spread)) d->spreads[n++] = spread;
+        }
     }
+    if (n == 0) return 0.0;
     qsort(d->spreads, n, sizeof *d->spreads, compare_doubles);
     return n % 2 == 1 ? d->spreads[n / 2] : (d->spreads[n / 2 - 1] + d->spreads[n / 2]) / 2.0;
 }
 
+static double layer_median(const hr_diagnostics *d, uint32_t y) {
+    kept_median *kept = &d->medians[y];
+    if (kept->n_rows != d->n_rows) *kept = (kept_median){d->n_rows, median_spread(d, y)};
+    return kept->value;
+}
+
 static hr_verdict judge_hidden(const hr_expert_measures *m, double median) {
     double size = sqrt(m->mean * m->mean + m->std * m->std);
+    if (!isfinite(size)) return HR_VERDICT_NOT_FINITE;
     if (m->zero_share >= COLLAPSED_ZERO / 100.0 || m->n_dead >= COLLAPSED_DEAD / 100.0 * m->width)
         return HR_VERDICT_COLLAPSED;
     if (m->row_std < CONSTANT / 100.0 * size) return HR_VERDICT_CONSTANT;
@@ -279,8 +299,7 @@ hr_expert_measures hr_diagnostics_expert(const hr_diagnostics *diagnostics, uint
     const unit_state *state = &diagnostics->units[y][u];
     hr_expert_measures m = measure_hidden(state, k, i);
     bool is_output = i + 1 == state->unit->n_expert_layers;
-    if (diagnostics->n_rows > 1)
-        m.verdict = judge_hidden(&m, is_output ? median_spread(diagnostics, y) : 0.0);
+    if (diagnostics->n_rows > 1) m.verdict = judge_hidden(&m, is_output ? layer_median(diagnostics, y) : 0.0);
     return m;
 }
 
@@ -303,8 +322,11 @@ double hr_diagnostics_weight(const hr_diagnostics *diagnostics, uint32_t y, uint
 }
 
 static void judge_gate(const hr_unit *unit, hr_gate_measures *m) {
-    if (unit->n_mixed > 1 && m->weights[m->largest] >= TAKES_ALL / 100.0)
+    if (!isfinite(m->weights[m->largest] + m->self)) {
+        m->degradation = HR_VERDICT_NOT_FINITE;
+    } else if (unit->n_mixed > 1 && m->weights[m->largest] >= TAKES_ALL / 100.0) {
         m->degradation = HR_VERDICT_TAKES_ALL;
+    }
     if (m->own_even > 0.0 && m->own_total < UNDERFITS / 100.0 * m->own_even)
         m->underfitting = HR_VERDICT_UNDERFITS;
 }
@@ -361,7 +383,7 @@ hr_use_measures hr_diagnostics_use(const hr_diagnostics *diagnostics, uint32_t y
     for (uint32_t g = 0; g < n_units && sum > 0.0; g++)
         m.entropy += entropy_term(hr_diagnostics_weight(diagnostics, y, g, u, k) / sum);
     m.entropy = normalised(m.entropy, m.n_gates);
-    if (diagnostics->n_rows < 2) return m;
+    if (diagnostics->n_rows < 2 || !isfinite(sum)) return m; /* that is the gates' verdict */
     if (!is_used(diagnostics, y, u, k)) {
         m.verdict = HR_VERDICT_UNUSED;
     } else if (n_others > 1 && m.largest_unit != u && m.largest_share >= USED_BY_ONE / 100.0) {

@@ -7,7 +7,8 @@
  *
  * A neuron is one output of an expert's hidden layer (the paper's "unit"; a unit here is MODEL.md's). Weights
  * are means over rows, behind the softmax. One thread; the plan is borrowed. Measures of no rows are 0, and
- * fewer than two get no verdict.
+ * fewer than two get no verdict. Finite weights may still overflow: what saw such a row is NaN, and said to
+ * be.
  */
 #ifndef HOMERANK_SERVICE_DIAGNOSTICS_H
 #define HOMERANK_SERVICE_DIAGNOSTICS_H
@@ -25,6 +26,7 @@
 /* What is suspicious; hr_verdict_meaning says when, threshold included. */
 typedef enum hr_verdict {
     HR_VERDICT_NONE,
+    HR_VERDICT_NOT_FINITE,
     HR_VERDICT_COLLAPSED,
     HR_VERDICT_CONSTANT,
     HR_VERDICT_OUT_OF_SCALE,

@@ -216,6 +216,35 @@ static void a_healthy_network_has_no_findings(void **state) {
     assert_found(f, HR_VERDICT_NONE);
 }
 
+static void what_overflows_is_said_and_spoils_no_other_verdict(void **state) {
+    fixture *f = *state;
+    seen s = {0};
+    for (int i = 0; i < 10; i++) add_healthy_row(f, (float)(i - 4));
+    add_expert(f, SHARED, 0, INFINITY, 1);
+    add_expert(f, A, 0, NAN, 1);
+    add_mix(f, B, NAN, NAN, 0);
+    add_logits(f, 0, 1);
+    assert_int_equal(hr_diagnostics_findings(f->d, see, &s), 3);
+    assert_int_equal(s.of[HR_VERDICT_NOT_FINITE], 3);
+    assert_int_equal(expert(f, SHARED, 1).verdict, HR_VERDICT_NONE);
+    for (int i = 0; i < 9; i++) add_expert(f, SHARED, 1, 1e6F, -1e6F);
+    add_logits(f, 0, 1); /* of the finite spreads there is but its own */
+    assert_int_equal(expert(f, SHARED, 1).verdict, HR_VERDICT_NONE);
+    add_self_gate(f, NAN);
+    assert_int_equal(hr_diagnostics_gate(f->d, 0, A).degradation, HR_VERDICT_NOT_FINITE);
+}
+
+static void verdicts_follow_the_rows(void **state) {
+    fixture *f = *state;
+    for (int i = 0; i < 10; i++) add_healthy_row(f, (float)(i - 4));
+    assert_found(f, HR_VERDICT_NONE);
+    for (int i = 0; i < 10; i++) {
+        add_healthy_row(f, (float)(i - 4));
+        add_expert(f, SHARED, 0, 2000.0F * (float)(i - 4), -2000.0F * (float)(i - 4));
+    }
+    assert_found(f, HR_VERDICT_OUT_OF_SCALE);
+}
+
 static void one_row_is_not_judged(void **state) {
     fixture *f = *state;
     add_healthy_row(f, 0);
@@ -430,6 +459,8 @@ int main(void) {
         WITH_FIXTURE(an_experts_use_is_spread_over_the_gates_that_see_it),
         WITH_FIXTURE(a_tasks_output_is_averaged_behind_its_function),
         WITH_FIXTURE(a_healthy_network_has_no_findings),
+        WITH_FIXTURE(what_overflows_is_said_and_spoils_no_other_verdict),
+        WITH_FIXTURE(verdicts_follow_the_rows),
         WITH_FIXTURE(one_row_is_not_judged),
         WITH_FIXTURE(zeros_collapse_an_expert_from_ninety_percent),
         WITH_FIXTURE(an_expert_that_hardly_varies_is_constant),
