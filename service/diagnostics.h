@@ -7,8 +7,7 @@
  *
  * A neuron is one output of an expert's hidden layer (the paper's "unit"; a unit here is MODEL.md's). Weights
  * are means over rows, behind the softmax. One thread; the plan is borrowed. Measures of no rows are 0, and
- * fewer than two get no verdict. Finite weights may still overflow: what saw such a row is NaN, and said to
- * be.
+ * fewer than two get no verdict. Activations may overflow: what saw such a row is not finite, and found so.
  */
 #ifndef HOMERANK_SERVICE_DIAGNOSTICS_H
 #define HOMERANK_SERVICE_DIAGNOSTICS_H

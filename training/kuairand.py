@@ -33,8 +33,6 @@ from training.network import Network  # noqa: E402
 
 FUSION = {"kind": "weighted_sum", "weights": {"click": 1.0, "long_view": 1.0, "like": 8.0, "profile_enter": 4.0,
                                               "comment": 8.0, "follow": 8.0, "forward": 8.0}}
-
-
 ANSWER_TIMEOUT_S = 60  # of replay, for one answer
 
 
@@ -189,7 +187,7 @@ def replay_requests(impressions):
 
 
 def import_client():
-    """The Python client, built where this file lives."""
+    """The Python client, built for this run."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([ROOT / "clients" / "python" / "build.sh", folder], check=True)
         sys.path.insert(0, folder)
@@ -274,7 +272,7 @@ def main(arguments):
     options = parse(arguments)
     try:
         globals()[f"command_{options.command}"](options)
-    except (DataError, OSError) as error:
+    except (DataError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"kuairand: {error}")
 
 
