@@ -14,6 +14,12 @@ static const struct {
 #undef HR_STATUS_ROW
 };
 
+const char *const hr_grpc_code_names[HR_GRPC_CODES] = {
+    [0] = "OK",        [1] = "CANCELLED",         [3] = "INVALID_ARGUMENT",   [4] = "DEADLINE_EXCEEDED",
+    [5] = "NOT_FOUND", [7] = "PERMISSION_DENIED", [8] = "RESOURCE_EXHAUSTED", [12] = "UNIMPLEMENTED",
+    [13] = "INTERNAL", [14] = "UNAVAILABLE",      [16] = "UNAUTHENTICATED",
+};
+
 const char *hr_status_text(hr_status status) {
     return status_rows[status].text;
 }

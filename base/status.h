@@ -32,6 +32,10 @@ typedef enum hr_status {
 #undef HR_STATUS_ENUM
 } hr_status;
 
+/* gRPC's own name of each of its codes, "NOT_FOUND"; NULL for those that no hr_status stands for. */
+enum { HR_GRPC_CODES = 17 };
+extern const char *const hr_grpc_code_names[HR_GRPC_CODES];
+
 enum { HR_ERROR_MESSAGE_SIZE = 256 };
 
 typedef struct hr_error {

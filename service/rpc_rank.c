@@ -58,11 +58,14 @@ hr_status hr_rank_job_accept(hr_rank_job *job, hr_rpc *rpc, grpc_byte_buffer *me
         if (status != HR_OK) atomic_fetch_sub(&server->n_open, 1);
     }
     job->accepted = status == HR_OK;
-    atomic_fetch_add(job->accepted ? &server->accepted : &server->refused, 1);
-    if (!job->accepted && job->call.arena != NULL) {
-        hr_poller_put_arena(rpc->poller, job->call.arena);
-        job->call.arena = NULL;
+    if (job->accepted) {
+        atomic_fetch_add(&server->accepted, 1);
+        return HR_OK;
     }
+    atomic_fetch_add(&server->refused, 1);
+    atomic_fetch_add(&server->refused_by_code[hr_status_grpc_code(status)], 1);
+    if (job->call.arena != NULL) hr_poller_put_arena(rpc->poller, job->call.arena);
+    job->call.arena = NULL;
     return status;
 }
 

@@ -45,6 +45,35 @@ void hr_server_count(const hr_server *server, hr_server_counts *counts) {
     counts->answered = atomic_load(&server->answered);
     counts->cancelled = atomic_load(&server->cancelled);
     counts->refused = atomic_load(&server->refused);
+    for (size_t code = 0; code < HR_GRPC_CODES; code++)
+        counts->refused_by_code[code] = atomic_load(&server->refused_by_code[code]);
+    counts->n_open = atomic_load(&server->n_open);
+    counts->n_streams = atomic_load(&server->n_streams);
+}
+
+void hr_server_collect(hr_metrics_text *text, void *server) {
+    hr_server_counts counts;
+    hr_server_count(server, &counts);
+    hr_metrics_text_counter(text, "homerank_server_accepted_total",
+                            "Rank requests and stream messages handed to the pipeline.",
+                            (double)counts.accepted);
+    hr_metrics_text_counter(text, "homerank_server_answered_total",
+                            "Accepted ones whose answer or error was sent.", (double)counts.answered);
+    hr_metrics_text_counter(text, "homerank_server_cancelled_total",
+                            "Accepted ones whose client or stream was gone before that.",
+                            (double)counts.cancelled);
+    hr_metrics_text_family(
+        text, HR_METRIC_COUNTER, "homerank_server_refused_total",
+        "Requests never accepted: malformed, past a limit of the server, or while it stops.");
+    for (size_t code = 0; code < HR_GRPC_CODES; code++) {
+        const hr_label label = {"code", hr_grpc_code_names[code]};
+        if (label.value == NULL || code == 0) continue;
+        hr_metrics_text_sample(text, (double)counts.refused_by_code[code], &label, 1);
+    }
+    hr_metrics_text_gauge(text, "homerank_server_open_requests",
+                          "Accepted ones that are neither answered nor cancelled.", counts.n_open);
+    hr_metrics_text_gauge(text, "homerank_server_open_streams", "Open streams, of every service.",
+                          counts.n_streams);
 }
 
 /* ---- Arenas ---- */
@@ -290,7 +319,7 @@ static void turn_callers_away(hr_server *server, uint64_t until_ns) {
     }
 }
 
-void hr_server_shutdown(hr_server *server) {
+void hr_server_stop(hr_server *server) {
     uint64_t until_ns = hr_clock_ns() + (uint64_t)server->options.grace_ms * 1000000u;
     struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
                              .tv_nsec = (long)(until_ns % 1000000000u)};
@@ -313,5 +342,9 @@ void hr_server_shutdown(hr_server *server) {
     hr_log(HR_LOG_INFO, "gRPC stopped", HR_LOG_INT("accepted", counts.accepted),
            HR_LOG_INT("answered", counts.answered), HR_LOG_INT("cancelled", counts.cancelled),
            HR_LOG_INT("refused", counts.refused));
+}
+
+void hr_server_shutdown(hr_server *server) {
+    if (!hr_server_is_stopping(server)) hr_server_stop(server);
     destroy(server);
 }

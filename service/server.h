@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/metrics_text.h"
 #include "base/status.h"
 #include "service/pipeline.h"
 
@@ -35,17 +36,26 @@ uint16_t hr_server_port(const hr_server *server);
 /* Rank requests, unary or messages of a stream. Once the server is idle accepted = answered + cancelled; a
  * refused one was never accepted. */
 typedef struct hr_server_counts {
-    uint64_t accepted;  /* handed to the pipeline */
-    uint64_t answered;  /* its answer, or its error, was sent */
-    uint64_t cancelled; /* the client was gone, or its stream had ended, before that */
-    uint64_t refused;   /* malformed, past a limit, or while shutting down */
+    uint64_t accepted;                       /* handed to the pipeline */
+    uint64_t answered;                       /* its answer, or its error, was sent */
+    uint64_t cancelled;                      /* the client was gone, or its stream had ended, before that */
+    uint64_t refused;                        /* malformed, past a limit, or while shutting down */
+    uint64_t refused_by_code[HR_GRPC_CODES]; /* those, by gRPC's number of their status */
+    uint32_t n_open;                         /* accepted, and neither answered nor cancelled */
+    uint32_t n_streams;                      /* open streams, of every service */
 } hr_server_counts;
 
 /* Any thread. */
 void hr_server_count(const hr_server *server, hr_server_counts *counts);
 
+/* Prints the counts; a collector (hr_metrics_add) whose arg is the server. */
+void hr_server_collect(hr_metrics_text *text, void *server);
+
 /* Graceful shutdown: health NOT_SERVING, no new calls, the accepted ones finish within grace_ms, then the
- * rest is cancelled; returns when all pollers have ended and frees the server. */
+ * rest is cancelled; returns when no call is left. The server still counts. Once. */
+void hr_server_stop(hr_server *server);
+
+/* Stops the server where it was not stopped, ends the pollers and frees it. */
 void hr_server_shutdown(hr_server *server);
 
 #endif

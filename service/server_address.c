@@ -1,8 +1,10 @@
 /* Addresses: see server_address.h. */
 #include "service/server_address.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,27 +49,59 @@ hr_status hr_address_parse(const char *what, const char *text, hr_address *addre
     return HR_OK;
 }
 
-static const char *try_bind(const struct addrinfo *at) {
-    int fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, at->ai_protocol);
+/* A listening socket, or why not. */
+static const char *try_listen(const struct addrinfo *at, int *listening) {
+    int fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, at->ai_protocol);
     if (fd < 0) return strerror(errno);
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    const char *failure = NULL;
-    if (bind(fd, at->ai_addr, at->ai_addrlen) != 0 || listen(fd, 1) != 0) failure = strerror(errno);
+    if (bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0) {
+        *listening = fd;
+        return NULL;
+    }
+    const char *failure = strerror(errno);
     close(fd);
     return failure;
 }
 
-const char *hr_address_bind_failure(const hr_address *address) {
+/* What the host stands for, for freeaddrinfo, or why not. */
+static const char *look_up(const hr_address *address, struct addrinfo **found) {
     char port[8];
     snprintf(port, sizeof port, "%u", address->port);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct addrinfo *found = NULL;
-    int failed = getaddrinfo(address->host, port, &hints, &found);
-    if (failed != 0) return gai_strerror(failed);
-    const char *failure = NULL;
-    for (const struct addrinfo *at = found; at != NULL && failure == NULL; at = at->ai_next)
-        failure = try_bind(at);
-    freeaddrinfo(found);
+    *found = NULL;
+    int failed = getaddrinfo(address->host, port, &hints, found);
+    return failed != 0 ? gai_strerror(failed) : NULL;
+}
+
+static uint16_t bound_port(int fd) {
+    struct sockaddr_storage name = {0};
+    socklen_t nbytes = sizeof name;
+    if (getsockname(fd, (struct sockaddr *)&name, &nbytes) != 0) return 0;
+    return ntohs(name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port
+                                            : ((struct sockaddr_in *)&name)->sin_port);
+}
+
+hr_status hr_address_listen(const hr_address *address, int *fd, uint16_t *port, hr_error *err) {
+    struct addrinfo *found;
+    const char *failure = look_up(address, &found);
+    *fd = -1;
+    for (const struct addrinfo *at = found; at != NULL && *fd < 0; at = at->ai_next)
+        failure = try_listen(at, fd);
+    if (found != NULL) freeaddrinfo(found);
+    if (*fd < 0) return hr_error_set(err, HR_IO, "%s", failure);
+    *port = bound_port(*fd);
+    return HR_OK;
+}
+
+const char *hr_address_bind_failure(const hr_address *address) {
+    struct addrinfo *found;
+    const char *failure = look_up(address, &found);
+    for (const struct addrinfo *at = found; at != NULL && failure == NULL; at = at->ai_next) {
+        int fd;
+        failure = try_listen(at, &fd);
+        if (failure == NULL) close(fd);
+    }
+    if (found != NULL) freeaddrinfo(found);
     return failure == NULL ? "the address cannot be listened on" : failure;
 }

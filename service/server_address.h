@@ -17,6 +17,10 @@ typedef struct hr_address {
  */
 hr_status hr_address_parse(const char *what, const char *text, hr_address *address, hr_error *err);
 
+/* Opens a listening socket, non-blocking and close-on-exec, on the first address that the host stands for and
+ * that can be had; *port is the one bound (0 asks for any). Errors: IO, the reason alone. */
+hr_status hr_address_listen(const hr_address *address, int *fd, uint16_t *port, hr_error *err);
+
 /* Why the address cannot be listened on, found by trying: "Address already in use". Static or thread-local
  * text. */
 const char *hr_address_bind_failure(const hr_address *address);

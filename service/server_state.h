@@ -38,6 +38,7 @@ struct hr_server {
     atomic_ullong n_open_nbytes; /* of the requests between accepted and ranked, as they are decoded */
 
     atomic_ullong accepted, answered, cancelled, refused; /* hr_server_counts */
+    atomic_ullong refused_by_code[HR_GRPC_CODES];
 
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t idle;  /* core_is_shut is set, or calls became empty; CLOCK_MONOTONIC */

@@ -15,10 +15,12 @@ static void every_status_has_a_text_and_a_grpc_code(void **state) {
     (void)state;
 #define CHECK_ROW(name, text, grpc)                                                                          \
     assert_string_equal(hr_status_text(HR_##name), text);                                                    \
-    assert_int_equal(hr_status_grpc_code(HR_##name), grpc);
+    assert_int_equal(hr_status_grpc_code(HR_##name), grpc);                                                  \
+    assert_non_null(hr_grpc_code_names[grpc]);
     HR_STATUS_MAP(CHECK_ROW)
 #undef CHECK_ROW
     assert_int_equal(HR_OK, 0);
+    assert_string_equal(hr_grpc_code_names[hr_status_grpc_code(HR_NOT_FOUND)], "NOT_FOUND");
 }
 
 static void set_returns_the_code_and_fills_the_message(void **state) {
