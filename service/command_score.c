@@ -25,7 +25,7 @@ int hr_command_score(const hr_options *options) {
     hr_runtime runtime;
     hr_error err;
     const atomic_bool *stop = hr_command_stop_flag();
-    if (hr_runtime_start(options, &runtime, &err)) return hr_command_fail(&err);
+    if (hr_runtime_start(options, NULL, &runtime, &err)) return hr_command_fail(&err);
     hr_scoring_options scoring = {
         .in_path = options->in,
         .out_path = options->out,

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "service/commands.h"
+#include "service/monitor.h"
 #include "service/runtime.h"
 #include "service/server.h"
 
@@ -62,25 +63,42 @@ static void wait_for_signal(const sigset_t *signals) {
     pthread_sigmask(SIG_UNBLOCK, signals, NULL);
 }
 
-int hr_command_serve(const hr_options *options) {
-    hr_runtime runtime;
+/* From the first listener to the last; the monitor sees the server's end, and is closed before what it shows.
+ */
+static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monitor *monitor, hr_error *err) {
     hr_server *server = NULL;
-    hr_error err;
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
-    signal(SIGPIPE, SIG_IGN);
-
-    if (hr_runtime_start(options, &runtime, &err)) return hr_command_fail(&err);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    hr_status status = start_server(options, runtime.pipeline, &server, &err);
+    hr_status status = start_server(options, runtime->pipeline, &server, err);
+    if (status) return status;
+    status = hr_monitor_serving(monitor, runtime->repository, runtime->pipeline, server, err);
     if (!status) {
-        log_listening(options, &runtime, server);
+        log_listening(options, runtime, server);
         wait_for_signal(&signals);
-        hr_server_shutdown(server);
     }
-    hr_runtime_stop(&runtime);
+    hr_monitor_stopping(monitor);
+    hr_server_stop(server);
+    hr_monitor_close(monitor);
+    hr_server_shutdown(server);
+    return status;
+}
+
+int hr_command_serve(const hr_options *options) {
+    hr_monitor *monitor;
+    hr_runtime runtime;
+    hr_error err;
+    signal(SIGPIPE, SIG_IGN);
+    hr_status status = hr_monitor_start(options->http, HR_VERSION, &monitor, &err);
+    if (status) return hr_command_fail(&err);
+    status = hr_runtime_start(options, hr_monitor_observer(monitor), &runtime, &err);
+    if (!status) {
+        status = serve(options, &runtime, monitor, &err);
+        hr_runtime_stop(&runtime);
+    }
+    hr_monitor_destroy(monitor);
     if (status) return hr_command_fail(&err);
     hr_log(HR_LOG_INFO, "stopped");
     return 0;

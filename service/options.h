@@ -48,7 +48,7 @@ typedef struct hr_options {
     const char *store;
     uint32_t store_connections, store_connect_timeout_ms, store_timeout_ms;
 
-    const char *listen;
+    const char *listen, *http; /* http "": not asked for */
     uint32_t pollers;
     uint32_t max_message_bytes, max_call_bytes, max_open_calls;
     uint64_t max_open_bytes;

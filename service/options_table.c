@@ -65,6 +65,9 @@ const hr_option_row hr_option_rows[] = {
      .in_file = true,
      .help = "Where gRPC is served, in clear text: 0.0.0.0:50051 opens it to the network, port 0 is any free "
              "one (the log says which)."},
+    {.name = "http", ADDRESS, MEMBER(http), .commands = SERVE, .in_file = true,
+     .help = "Where /metrics (for Prometheus), /healthz and /readyz are served, in clear text and to anyone who can "
+             "reach it; nowhere unless given. Port 0 is any free one (the log says which)."},
     {.name = "pollers", UINT32(1, 256), MEMBER(pollers), .fallback = "2", .commands = SERVE, .in_file = true,
      .help = "Completion queues, each with a thread that receives calls and sends answers."},
     {.name = "grace-ms", UINT32(0, 3600000), MEMBER(grace_ms), .fallback = "10000", .commands = SERVE,

@@ -24,7 +24,8 @@ static hr_status open_models(const hr_options *options, hr_runtime *runtime, hr_
     return hr_repository_open_folder(options->model, &repository, &runtime->repository, err);
 }
 
-static hr_status start_pipeline(const hr_options *options, hr_runtime *runtime, hr_error *err) {
+static hr_status start_pipeline(const hr_options *options, const hr_pipeline_observer *observer,
+                                hr_runtime *runtime, hr_error *err) {
     hr_pipeline_options pipeline = {
         .n_workers = options->threads,
         .max_items = options->max_items,
@@ -32,15 +33,17 @@ static hr_status start_pipeline(const hr_options *options, hr_runtime *runtime, 
         .max_queued_calls = options->max_queued_calls,
         .max_queued_items = options->max_queued_items,
         .strict_features = options->strict_features,
+        .observer = observer,
     };
     return hr_pipeline_create(&pipeline, runtime->repository, runtime->store, &runtime->pipeline, err);
 }
 
-hr_status hr_runtime_start(const hr_options *options, hr_runtime *runtime, hr_error *err) {
+hr_status hr_runtime_start(const hr_options *options, const hr_pipeline_observer *observer,
+                           hr_runtime *runtime, hr_error *err) {
     *runtime = (hr_runtime){0};
     hr_status status = open_store(options, runtime, err);
     if (!status) status = open_models(options, runtime, err);
-    if (!status) status = start_pipeline(options, runtime, err);
+    if (!status) status = start_pipeline(options, observer, runtime, err);
     if (status) hr_runtime_stop(runtime);
     return status;
 }

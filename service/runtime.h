@@ -17,8 +17,10 @@ typedef struct hr_runtime {
 } hr_runtime;
 
 /* Opens the store, the models (the repository options->models, or, where that is "", the single folder
- * options->model) and starts the pipeline. On failure nothing is left open. Errors: theirs. */
-hr_status hr_runtime_start(const hr_options *options, hr_runtime *runtime, hr_error *err);
+ * options->model) and starts the pipeline, which tells the observer (borrowed until the stop; may be NULL).
+ * On failure nothing is left open. Errors: theirs. */
+hr_status hr_runtime_start(const hr_options *options, const hr_pipeline_observer *observer,
+                           hr_runtime *runtime, hr_error *err);
 
 /* Waits for the calls under way, then stops and closes everything. */
 void hr_runtime_stop(hr_runtime *runtime);

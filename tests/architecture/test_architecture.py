@@ -30,7 +30,7 @@ LIBRARIES = {
     r"uv\.h": ["features"],
     r"oneapi/|dnnl|omp\.h": ["kernels/onednn"],
     r"cuda|cublas": ["kernels/cuda"],
-    r"yaml\.h": ["service"],
+    r"yaml\.h|microhttpd\.h": ["service"],
     r"jansson\.h": ["schema", "proto", "model", "features", "service"],
     r"protobuf-c/": ["proto", "features", "service"],
     r"zlib\.h|zstd\.h": ["base"],

@@ -1,0 +1,109 @@
+/* The server's own metrics and readiness over HTTP: see monitor.h. */
+#include "service/monitor.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "base/metrics_process.h"
+#include "kernels/backend.h"
+#include "service/http.h"
+#include "service/service_metrics.h"
+
+enum { MAX_AGE_MS = 10000 }; /* of a connection; as long as Prometheus waits for an answer */
+
+typedef enum phase { STARTING, SERVING, STOPPING } phase;
+
+struct hr_monitor {
+    const char *version; /* borrowed */
+    hr_metrics *metrics;
+    hr_service_metrics *service;
+    hr_http *http;             /* NULL once closed */
+    hr_repository *repository; /* borrowed; set before SERVING */
+    _Atomic(phase) phase;
+};
+
+static void collect_build(hr_metrics_text *text, void *arg) {
+    const hr_monitor *monitor = arg;
+    const hr_label labels[] = {{"version", monitor->version}, {"backends", hr_backend_names()}};
+    hr_metrics_text_family(text, HR_METRIC_GAUGE, "homerank_build_info", "1, for what this binary is.");
+    hr_metrics_text_sample(text, 1, labels, 2);
+}
+
+static void count_model(const hr_model *model, void *arg) {
+    (void)model;
+    ++*(size_t *)arg;
+}
+
+static hr_status is_ready(void *arg, hr_error *err) {
+    hr_monitor *monitor = arg;
+    phase now = atomic_load(&monitor->phase);
+    if (now == STARTING) return hr_error_set(err, HR_UNAVAILABLE, "the server is starting");
+    if (now == STOPPING) return hr_error_set(err, HR_UNAVAILABLE, "the server is shutting down");
+    size_t n_models = 0;
+    hr_repository_visit(monitor->repository, count_model, &n_models);
+    return n_models > 0 ? HR_OK : hr_error_set(err, HR_UNAVAILABLE, "no model is served");
+}
+
+static hr_status start(const char *listen, hr_monitor *monitor, hr_error *err) {
+    hr_metrics *metrics = monitor->metrics = hr_metrics_create();
+    if (metrics == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "metrics: no memory");
+    const hr_http_options http = {
+        .listen = listen, .max_age_ms = MAX_AGE_MS, .metrics = metrics, .ready = is_ready, .arg = monitor};
+    hr_status status = hr_metrics_add(metrics, collect_build, monitor, err);
+    if (status == HR_OK) status = hr_service_metrics_create(metrics, &monitor->service, err);
+    if (status == HR_OK) status = hr_metrics_add(metrics, hr_metrics_process_collect, NULL, err);
+    if (status == HR_OK) status = hr_http_start(&http, &monitor->http, err);
+    return status;
+}
+
+hr_status hr_monitor_start(const char *listen, const char *version, hr_monitor **monitor, hr_error *err) {
+    *monitor = NULL;
+    if (listen[0] == '\0') return HR_OK;
+    hr_monitor *made = calloc(1, sizeof *made);
+    if (made == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "monitor: no memory");
+    made->version = version;
+    hr_status status = start(listen, made, err);
+    if (status != HR_OK) {
+        hr_monitor_destroy(made);
+        return status;
+    }
+    *monitor = made;
+    return HR_OK;
+}
+
+const hr_pipeline_observer *hr_monitor_observer(hr_monitor *monitor) {
+    return monitor == NULL ? NULL : hr_service_metrics_observer(monitor->service);
+}
+
+hr_metrics *hr_monitor_metrics(hr_monitor *monitor) {
+    return monitor == NULL ? NULL : monitor->metrics;
+}
+
+hr_status hr_monitor_serving(hr_monitor *monitor, hr_repository *repository, hr_pipeline *pipeline,
+                             hr_server *server, hr_error *err) {
+    if (monitor == NULL) return HR_OK;
+    hr_status status = hr_metrics_add(monitor->metrics, hr_server_collect, server, err);
+    if (status != HR_OK) return status;
+    hr_service_metrics_watch(monitor->service, repository, pipeline);
+    monitor->repository = repository;
+    atomic_store(&monitor->phase, SERVING);
+    return HR_OK;
+}
+
+void hr_monitor_stopping(hr_monitor *monitor) {
+    if (monitor != NULL) atomic_store(&monitor->phase, STOPPING);
+}
+
+void hr_monitor_close(hr_monitor *monitor) {
+    if (monitor == NULL) return;
+    hr_http_stop(monitor->http);
+    monitor->http = NULL;
+}
+
+void hr_monitor_destroy(hr_monitor *monitor) {
+    if (monitor == NULL) return;
+    hr_monitor_close(monitor);
+    hr_service_metrics_destroy(monitor->service);
+    hr_metrics_destroy(monitor->metrics);
+    free(monitor);
+}
