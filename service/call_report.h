@@ -11,6 +11,14 @@
 
 #include "base/status.h"
 
+/* How urgent a call is: a later class yields to the earlier ones. */
+typedef enum hr_call_class {
+    HR_CLASS_NORMAL, /* RankRequest.priority 0 */
+    HR_CLASS_BATCH,  /* RankRequest.priority 1 */
+    HR_CLASS_SHADOW, /* of the service's own: what nobody waits for */
+    HR_CLASS_COUNT
+} hr_call_class;
+
 /* Why a call was refused before any work was done for it. */
 typedef enum hr_refusal {
     HR_REFUSAL_NONE,     /* it was admitted, whatever became of it; or cancelled before that */
@@ -29,7 +37,7 @@ typedef struct hr_call_report {
     hr_refusal refusal;
     const char *model; /* "name@version"; NULL where none was resolved */
     uint32_t n_items;
-    uint32_t priority;
+    hr_call_class priority;
     uint64_t queue_ns;    /* waiting: admitted and neither fetched, encoded nor computed */
     uint64_t features_ns; /* in the store */
     uint64_t encode_ns;

@@ -7,10 +7,19 @@
 #include "service/runtime.h"
 #include "service/scoring.h"
 
-/* Enough that every worker has a request while the answers before it are written. */
+/* Enough that every worker has full batches while answers are written, however small or large the requests;
+ * and no more items than that takes, for they need their memory all the while. */
+enum { BATCHES_IN_FLIGHT = 16, LARGEST_IN_FLIGHT = 2 };
+
 static uint32_t requests_in_flight(const hr_options *options) {
-    uint32_t n = options->threads * 4;
-    return n < options->max_queued_calls ? n : options->max_queued_calls;
+    uint64_t n = (uint64_t)options->threads * options->max_batch_rows * 2;
+    return n < options->max_queued_calls ? (uint32_t)n : options->max_queued_calls;
+}
+
+static uint64_t items_in_flight(const hr_options *options) {
+    uint64_t n = (uint64_t)options->threads * options->max_batch_rows * BATCHES_IN_FLIGHT;
+    n += (uint64_t)options->max_items * LARGEST_IN_FLIGHT;
+    return n < options->max_queued_items ? n : options->max_queued_items;
 }
 
 static void print_summary(const hr_scoring_result *result, double seconds) {
@@ -30,7 +39,7 @@ int hr_command_score(const hr_options *options) {
         .in_path = options->in,
         .out_path = options->out,
         .n_in_flight = requests_in_flight(options),
-        .n_items_in_flight = options->max_queued_items,
+        .n_items_in_flight = items_in_flight(options),
         .max_call_nbytes = options->max_call_bytes,
         .stop = stop,
     };

@@ -54,6 +54,7 @@ typedef struct hr_options {
     uint64_t max_open_bytes;
     uint32_t max_items, max_id_bytes, max_queued_calls;
     uint64_t max_queued_items;
+    uint32_t max_queue_ms, max_queue_delay_us, max_batch_rows;
     uint32_t grace_ms;
     bool strict_features;
 

@@ -92,12 +92,23 @@ const hr_option_row hr_option_rows[] = {
      .help = "Requests accepted and not yet answered; past it RESOURCE_EXHAUSTED."},
     {.name = "max-queued-items", UINT64(1, 1000000000), MEMBER(max_queued_items), .fallback = "1000000",
      .commands = SERVE | SCORE, .in_file = true, .help = "The items of those requests together."},
+    {.name = "max-queue-ms", UINT32(0, 3600000), MEMBER(max_queue_ms), .fallback = "0", .commands = SERVE,
+     .in_file = true,
+     .help = "A request that would wait longer for a worker, by the work ahead of it, is refused with "
+             "RESOURCE_EXHAUSTED; 0 is ten times what an average one takes, which bursts may exceed."},
     {.name = "max-items", UINT32(1, 1000000), MEMBER(max_items), .fallback = "10000",
      .commands = SERVE | SCORE, .in_file = true, .help = "Candidates of one request."},
     {.name = "max-id-bytes", UINT32(1, 65536), MEMBER(max_id_bytes), .fallback = "1024",
      .commands = SERVE | SCORE, .in_file = true, .help = "The length of a user's or an item's id."},
 
     /* Behaviour. */
+    {.name = "max-batch-rows", UINT32(1, 65536), MEMBER(max_batch_rows), .fallback = "128",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "Items of one batch: requests share one up to that, and larger ones take several, on several "
+             "threads."},
+    {.name = "max-queue-delay-us", UINT32(0, 1000000), MEMBER(max_queue_delay_us), .fallback = "0",
+     .commands = SERVE, .in_file = true,
+     .help = "A free thread waits as long for a batch to fill; 0 takes what is there at once."},
     {.name = "strict-features", BOOL, MEMBER(strict_features), .fallback = "false",
      .commands = SERVE | SCORE, .in_file = true,
      .help = "A store that cannot answer makes a request UNAVAILABLE instead of scored with defaults."},

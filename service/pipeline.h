@@ -1,12 +1,11 @@
 /* The ranking pipeline: the way of one request from a decoded RankRequest to a RankResponse (DESIGN 3),
  * without gRPC, so that the server and `homerank score` run the very same code.
  *
- *   submit -> validate -> resolve the model -> fetch records -> queue -> worker: encode, forward, fuse, rank
- * -> done
+ *   submit -> validate -> assign -> admit -> fetch records -> scheduler.h -> workers: encode, forward
+ *          -> the last of them: fuse, rank -> done
  *
  * Thread rule: any thread may submit. `done` is called exactly once per call: on the submitter's thread where
- * the call is refused at once, else on a worker's (or, refused after its fetch, on the store's).
- * Between submit and done the call belongs to the pipeline, except `cancelled`.
+ * the call is refused at once, else on a worker's. Between submit and done the call belongs to the pipeline.
  */
 #ifndef HOMERANK_SERVICE_PIPELINE_H
 #define HOMERANK_SERVICE_PIPELINE_H
@@ -24,14 +23,6 @@
 
 typedef struct hr_pipeline hr_pipeline;
 
-/* How urgent a call is: a later class yields to the earlier ones. */
-typedef enum hr_call_class {
-    HR_CLASS_NORMAL, /* RankRequest.priority 0 */
-    HR_CLASS_BATCH,  /* RankRequest.priority 1 */
-    HR_CLASS_SHADOW, /* of the service's own: what nobody waits for */
-    HR_CLASS_COUNT
-} hr_call_class;
-
 typedef struct hr_rank_call hr_rank_call;
 struct hr_rank_call {
     /* In; the caller's, unchanged until done. */
@@ -47,8 +38,11 @@ struct hr_rank_call {
     hr_error error;                       /* code HR_OK: response is set */
     Homerank__V1__RankResponse *response; /* arena */
     /* The pipeline's own. */
-    void *state;
+    struct hr_scheduled *scheduled;
 };
+
+/* The CPU's largest block, and the smallest whose speed is near it: see kernels/onednn/onednn.c. */
+enum { HR_DEFAULT_BATCH_ROWS = 128, HR_SPLIT_ROWS = 32 };
 
 typedef struct hr_pipeline_options {
     uint32_t n_workers;        /* = hr_model_options.n_workers of the repository */
@@ -56,7 +50,10 @@ typedef struct hr_pipeline_options {
     uint32_t max_id_nbytes;    /* user and item ids */
     uint32_t max_queued_calls; /* calls accepted and not yet finished; past it RESOURCE_EXHAUSTED */
     uint64_t max_queued_items; /* items of those calls together */
-    bool strict_features;      /* a store that cannot answer is UNAVAILABLE for every call */
+    uint64_t max_queue_ns;     /* a call that would wait longer is refused; 0: automatic, UINT64_MAX: none */
+    uint32_t max_batch_rows;   /* of a forward pass; 0: HR_DEFAULT_BATCH_ROWS */
+    uint32_t max_queue_delay_us;          /* a free worker waits as long for a batch to fill */
+    bool strict_features;                 /* a store that cannot answer is UNAVAILABLE for every call */
     const hr_pipeline_observer *observer; /* borrowed; NULL: nobody is told */
 } hr_pipeline_options;
 

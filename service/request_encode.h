@@ -18,4 +18,17 @@ hr_status hr_request_encode(const hr_encoder *encoder, const hr_schema *schema,
                             hr_arena *arena, hr_arena *scratch, hr_slice *slice, uint32_t *n_invalid,
                             hr_error *err);
 
+/* The same in two steps. First the rows of the slice, of which the user's and the context's are encoded. */
+hr_status hr_request_encode_shared(const hr_encoder *encoder, const hr_schema *schema,
+                                   const Homerank__V1__RankRequest *request, const hr_fetch *records,
+                                   hr_arena *arena, hr_arena *scratch, hr_slice *slice, uint32_t *n_invalid,
+                                   hr_error *err);
+
+/* Then the items [first, first + n) into their rows. Threads may encode different items of a slice side by
+ * side, each with its own scratch. */
+hr_status hr_request_encode_items(const hr_encoder *encoder, const hr_schema *schema,
+                                  const Homerank__V1__RankRequest *request, const hr_fetch *records,
+                                  hr_arena *scratch, const hr_slice *slice, uint32_t first, uint32_t n,
+                                  uint32_t *n_invalid, hr_error *err);
+
 #endif

@@ -3,24 +3,41 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/log.h"
 #include "service/verify.h"
 
-static void encoder_destroy(void *encoder) {
-    hr_encoder_destroy(encoder);
+/* What the service attaches to a model. */
+typedef struct servable {
+    hr_encoder *encoder;
+    hr_service_time time;
+} servable;
+
+static void servable_destroy(void *attachment) {
+    servable *attached = attachment;
+    hr_encoder_destroy(attached->encoder);
+    free(attached);
 }
 
 const hr_encoder *hr_servable_encoder(const hr_model *model) {
-    return hr_model_attachment(model);
+    return ((const servable *)hr_model_attachment(model))->encoder;
+}
+
+hr_service_time *hr_servable_time(const hr_model *model) {
+    return &((servable *)hr_model_attachment(model))->time;
 }
 
 hr_status hr_servable_prepare(hr_model *model, const char *dir, void *arg, hr_error *err) {
     (void)arg;
-    hr_encoder *encoder = NULL;
-    hr_status status = hr_encoder_create(hr_model_schema(model), &encoder, err);
-    if (status != HR_OK) return status;
-    hr_model_attach(model, encoder, encoder_destroy);
+    servable *attached = calloc(1, sizeof *attached);
+    if (attached == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "model %s", hr_model_label(model));
+    hr_status status = hr_encoder_create(hr_model_schema(model), &attached->encoder, err);
+    if (status != HR_OK) {
+        free(attached);
+        return status;
+    }
+    hr_model_attach(model, attached, servable_destroy);
 
     char path[PATH_MAX];
     if (snprintf(path, sizeof path, "%s/verify.jsonl", dir) >= (int)sizeof path)

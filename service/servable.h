@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "features/encoder.h"
 #include "model/model.h"
+#include "service/service_time.h"
 
 /* For hr_repository_options.prepare (its arg is unused): attaches the encoder, then checks verify.jsonl where
  * dir has one. Errors: OUT_OF_MEMORY; INVALID_ARGUMENT naming the line, request, item, task, expected, found.
@@ -14,5 +15,8 @@ hr_status hr_servable_prepare(hr_model *model, const char *dir, void *arg, hr_er
 
 /* The model's encoder; borrowed, lives as long as the model. */
 const hr_encoder *hr_servable_encoder(const hr_model *model);
+
+/* How long its batches take, as measured by whoever runs them; likewise. */
+hr_service_time *hr_servable_time(const hr_model *model);
 
 #endif
