@@ -5,8 +5,9 @@
 #   ./test.sh           everything
 #   ./test.sh --quick   without the sanitizers
 #
-# Real data is used where ../shared lies beside the project (HOMERANK_SHARED names another place). Ends with the
-# line "N passed, N failed, N skipped"; the exit code is 0 where something passed and nothing failed.
+# Real data is used where ../shared lies beside the project (HOMERANK_SHARED names another place), and with it the
+# GrowthBook SDK's conformance cases (GROWTHBOOK_CASES names another file). Ends with the line
+# "N passed, N failed, N skipped"; the exit code is 0 where something passed and nothing failed.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 
@@ -28,6 +29,7 @@ export HOME=${HOME:-${home:-${TMPDIR:-/tmp}/homerank-$(id -u)}} USER=${USER:-$(i
 data=()
 if [ -z "${HOMERANK_SHARED-}" ] && [ -d ../shared ]; then HOMERANK_SHARED=$(realpath ../shared); fi
 if [ -n "${HOMERANK_SHARED-}" ]; then data=(--test_env=HOMERANK_SHARED="$HOMERANK_SHARED"); fi
+if [ -n "${GROWTHBOOK_CASES-}" ]; then data+=(--test_env=GROWTHBOOK_CASES="$(realpath "$GROWTHBOOK_CASES")"); fi
 
 scratch=$(mktemp -d)
 cleanup() {

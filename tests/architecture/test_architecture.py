@@ -34,6 +34,7 @@ LIBRARIES = {
     r"jansson\.h": ["schema", "proto", "model", "features", "service"],
     r"protobuf-c/": ["proto", "features", "service"],
     r"zlib\.h|zstd\.h": ["base"],
+    r"pcre2\.h": ["service/experiments"],
 }
 
 MAX_LINES = 800
