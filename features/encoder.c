@@ -121,7 +121,8 @@ static void bind_fields(const hr_encoder *encoder, hr_entity entity, hr_binding 
 hr_status hr_bind_record(const hr_encoder *encoder, hr_entity entity, hr_binding *bindings,
                          const hr_record *record, hr_arena *arena, uint32_t *n_invalid, hr_error *err) {
     switch (record->kind) {
-    case HR_RECORD_MISSING: break;
+    case HR_RECORD_MISSING:
+    case HR_RECORD_ROW: break; /* there is nothing to bind */
     case HR_RECORD_PACKED: return bind_packed(encoder, entity, bindings, record, arena, n_invalid, err);
     case HR_RECORD_FIELDS: bind_fields(encoder, entity, bindings, record); break;
     }

@@ -4,7 +4,9 @@
  * hr_bound, belongs to the caller's request. Values are doubles until the last step, then rounded to f32.
  *
  * To encode a row: clear the bindings (all zero), bind the stored record's values, then the inline ones (the
- * later wins, field by field), then hr_encode_row. A user's `user_id` and an item's `item_id` are always the
+ * later wins, field by field), then hr_encode_row. Or in two parts, the first of which can be kept: bind the
+ * stored values, hr_encode_stored; clear, bind the inline ones, hr_encode_inline. A feature reads one field,
+ * so both ways give the same bits. A user's `user_id` and an item's `item_id` are always the
  * id asked for: they are no field of their record, and a value bound under that name is ignored.
  */
 #ifndef HOMERANK_FEATURES_ENCODER_H
@@ -53,5 +55,20 @@ hr_status hr_bind_record(const hr_encoder *encoder, hr_entity entity, hr_binding
  * expected E, found V". Writes the whole row, unused words of `ids` as zeros, unless it fails. */
 hr_status hr_encode_row(const hr_encoder *encoder, hr_entity entity, const char *id,
                         const hr_binding *bindings, void *row, uint32_t *n_invalid, hr_error *err);
+
+/* How many values of the wrong kind there were, by what they were read for: the record itself, then the
+ * entity's features in the schema's order. */
+size_t hr_encoder_n_counts(const hr_encoder *encoder, hr_entity entity);
+
+/* hr_encode_row of stored values alone, which are never an error. n_wrong: (n_counts) [0], the record's own
+ * count, is the caller's; sets the others. Returns the sum of those. */
+uint32_t hr_encode_stored(const hr_encoder *encoder, hr_entity entity, const char *id,
+                          const hr_binding *bindings, void *row, uint32_t *n_wrong);
+
+/* Encodes the features whose field is bound inline over a row of stored ones. n_wrong: the row's counts
+ * (NULL: all zero); what those features had counted is taken off *n_invalid, so that it counts as
+ * hr_encode_row does. Errors: as hr_encode_row's. */
+hr_status hr_encode_inline(const hr_encoder *encoder, hr_entity entity, const hr_binding *bindings, void *row,
+                           const uint32_t *n_wrong, uint32_t *n_invalid, hr_error *err);
 
 #endif

@@ -281,24 +281,59 @@ static hr_status encode_numbers(const encoding *in, float *dense) {
     return status;
 }
 
+/* Encodes one feature's words of a row. */
+static hr_status encode_step(const hr_entity_plan *plan, const hr_encoder_step *step, source from, void *row,
+                             uint32_t *n_invalid, hr_error *err) {
+    uint32_t *index = (uint32_t *)row + step->feature->slot;
+    float *dense = (float *)((uint32_t *)row + plan->n_index) + step->feature->slot;
+    const encoding in = {.step = step, .from = &from, .n_invalid = n_invalid, .err = err};
+    switch (step->feature->kind) {
+    case HR_FEATURE_ID: return encode_id(&in, index);
+    case HR_FEATURE_IDS: return encode_ids(&in, index);
+    case HR_FEATURE_NUMBER: return encode_number(&in, dense);
+    case HR_FEATURE_BUCKET: return encode_bucket(&in, index);
+    case HR_FEATURE_NUMBERS: return encode_numbers(&in, dense);
+    }
+    return HR_OK;
+}
+
 hr_status hr_encode_row(const hr_encoder *encoder, hr_entity entity, const char *id,
                         const hr_binding *bindings, void *row, uint32_t *n_invalid, hr_error *err) {
     const hr_entity_plan *plan = &encoder->plans[entity];
-    uint32_t *index = row;                           /* (n_index) */
-    float *dense = (float *)(index + plan->n_index); /* (n_dense) */
     hr_status status = HR_OK;
     for (uint32_t i = 0; i < plan->n_steps && status == HR_OK; i++) {
         const hr_encoder_step *step = &plan->steps[i];
-        const uint32_t slot = step->feature->slot;
-        source from = source_of_step(step, id, bindings);
-        const encoding in = {.step = step, .from = &from, .n_invalid = n_invalid, .err = err};
-        switch (step->feature->kind) {
-        case HR_FEATURE_ID: status = encode_id(&in, index + slot); break;
-        case HR_FEATURE_IDS: status = encode_ids(&in, index + slot); break;
-        case HR_FEATURE_NUMBER: status = encode_number(&in, dense + slot); break;
-        case HR_FEATURE_BUCKET: status = encode_bucket(&in, index + slot); break;
-        case HR_FEATURE_NUMBERS: status = encode_numbers(&in, dense + slot); break;
-        }
+        status = encode_step(plan, step, source_of_step(step, id, bindings), row, n_invalid, err);
+    }
+    return status;
+}
+
+size_t hr_encoder_n_counts(const hr_encoder *encoder, hr_entity entity) {
+    return 1 + (size_t)encoder->plans[entity].n_steps;
+}
+
+uint32_t hr_encode_stored(const hr_encoder *encoder, hr_entity entity, const char *id,
+                          const hr_binding *bindings, void *row, uint32_t *n_wrong) {
+    const hr_entity_plan *plan = &encoder->plans[entity];
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < plan->n_steps; i++) {
+        const hr_encoder_step *step = &plan->steps[i];
+        n_wrong[1 + i] = 0;
+        encode_step(plan, step, source_of_step(step, id, bindings), row, &n_wrong[1 + i], NULL);
+        sum += n_wrong[1 + i];
+    }
+    return sum;
+}
+
+hr_status hr_encode_inline(const hr_encoder *encoder, hr_entity entity, const hr_binding *bindings, void *row,
+                           const uint32_t *n_wrong, uint32_t *n_invalid, hr_error *err) {
+    const hr_entity_plan *plan = &encoder->plans[entity];
+    hr_status status = HR_OK;
+    for (uint32_t i = 0; i < plan->n_steps && status == HR_OK; i++) {
+        const hr_encoder_step *step = &plan->steps[i];
+        if (step->binding == HR_BINDING_OWN_ID || !bindings[step->binding].is_inline) continue;
+        if (n_wrong != NULL) *n_invalid -= n_wrong[1 + i];
+        status = encode_step(plan, step, source_of_step(step, NULL, bindings), row, n_invalid, err);
     }
     return status;
 }

@@ -17,6 +17,11 @@ const hr_store_options hr_store_defaults = {
     .connect_timeout_ms = 1000,
     .command_timeout_ms = 500,
     .n_connections = 2,
+    .cache_nbytes = 0,
+    .cache_ttl_ms = 60000,
+    .cache_max_stale_ms = 60000,
+    .cache_heartbeat_ms = 1000,
+    .max_fetch_nbytes = 256 << 20,
 };
 
 static hr_status open_kind(const hr_store_uri *uri, const hr_store_options *options, hr_store *store,
@@ -24,8 +29,9 @@ static hr_status open_kind(const hr_store_uri *uri, const hr_store_options *opti
     switch (uri->kind) {
     case HR_STORE_LMDB: store->i = &hr_store__lmdb; return hr_store__open_lmdb(uri, &store->context, err);
     case HR_STORE_REDIS:
-        store->i = &hr_store__redis;
-        return hr_store__open_redis(uri, options, &store->context, err);
+        store->i = options->cache_nbytes > 0 ? &hr_store__cached : &hr_store__redis;
+        if (options->cache_nbytes > 0) return hr_store__open_cached(uri, options, &store->context, err);
+        return hr_store__open_redis(uri, options, NULL, &store->context, err);
     case HR_STORE_NONE: store->i = &hr_store__none; break;
     }
     return HR_OK;
@@ -72,6 +78,12 @@ const char *hr_store_label(const hr_store *store) {
     return store->label;
 }
 
+bool hr_store_cache_stats(const hr_store *store, hr_cache_stats *stats) {
+    if (store->i->cache_stats == NULL) return false;
+    store->i->cache_stats(store->context, stats);
+    return true;
+}
+
 void hr_store_fetch(hr_store *store, hr_fetch *fetch) {
     store->i->fetch(store->context, fetch);
 }
@@ -105,6 +117,8 @@ void hr_store_fetch_wait(hr_store *store, hr_fetch *fetch) {
 bool hr_fetch__begin(hr_fetch *fetch) {
     fetch->user = (hr_record){.kind = HR_RECORD_MISSING};
     fetch->items = NULL;
+    fetch->rows[HR_ENTITY_USER] = fetch->rows[HR_ENTITY_ITEM] = NULL;
+    fetch->keeper = NULL;
     fetch->error.code = HR_OK;
     fetch->error.message[0] = '\0';
     if (fetch->n_items == 0) return true;
@@ -135,6 +149,7 @@ void hr_fetch__take_packed(hr_fetch *fetch, hr_record *record, const void *data,
     }
     memcpy(copy, data, nbytes);
     record->kind = HR_RECORD_PACKED;
+    record->answered = true;
     record->data = copy;
     record->nbytes = nbytes;
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "features/record_cache.h"
 #include "features/store.h"
 #include "features/store_uri.h"
 
@@ -12,16 +13,22 @@ typedef struct hr_store_i {
     bool synchronous;
     void (*fetch)(void *context, hr_fetch *fetch); /* see hr_store_fetch */
     void (*close)(void *context);                  /* see hr_store_close */
+    /* (optional) see hr_store_cache_stats; NULL: it has no cache */
+    void (*cache_stats)(void *context, hr_cache_stats *stats);
 } hr_store_i;
 
 extern const hr_store_i hr_store__none; /* its context is NULL */
 extern const hr_store_i hr_store__lmdb;
 extern const hr_store_i hr_store__redis;
+extern const hr_store_i hr_store__cached; /* redis, behind a cache */
 
 /* The uri is borrowed during the call. */
 hr_status hr_store__open_lmdb(const hr_store_uri *uri, void **context, hr_error *err);
-hr_status hr_store__open_redis(const hr_store_uri *uri, const hr_store_options *options, void **context,
-                               hr_error *err);
+/* cache: what its records are kept in and what hears of their changes; NULL: none. Borrowed. */
+hr_status hr_store__open_redis(const hr_store_uri *uri, const hr_store_options *options,
+                               hr_record_cache *cache, void **context, hr_error *err);
+hr_status hr_store__open_cached(const hr_store_uri *uri, const hr_store_options *options, void **context,
+                                hr_error *err);
 
 /* Resets what a fetch gives out: everything MISSING, no error. False (and fetch->error) where the arena is
  * full. */

@@ -79,10 +79,11 @@ static void fail_lmdb(hr_fetch *fetch, int rc) {
 static bool read_record(lmdb_store *store, MDB_txn *txn, hr_fetch *fetch, hr_fetch_slot slot) {
     char key[HR_LMDB_KEY_SIZE];
     size_t n = hr_lmdb_key(key, store->prefix, slot.entity, slot.id);
-    if (n == 0) return true; /* no such key can have been written */
+    if (n == 0) return slot.record->answered = true; /* no such key can have been written */
     MDB_val k = {n, key}, v;
     int rc = mdb_get(txn, store->dbi, &k, &v);
     if (rc == 0) hr_fetch__take_packed(fetch, slot.record, v.mv_data, v.mv_size);
+    if (rc == MDB_NOTFOUND) slot.record->answered = true;
     if (rc != 0 && rc != MDB_NOTFOUND) fail_lmdb(fetch, rc);
     return fetch->error.code == HR_OK;
 }

@@ -3,7 +3,8 @@
 
 static void none_fetch(void *context, hr_fetch *fetch) {
     (void)context;
-    hr_fetch__begin(fetch);
+    const size_t n = hr_fetch__begin(fetch) ? hr_fetch__count(fetch) : 0;
+    for (size_t i = 0; i < n; i++) hr_fetch__slot(fetch, i).record->answered = true;
     fetch->done(fetch);
 }
 

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "features/redis_connection.h"
+#include "features/redis_cover.h"
 #include "features/store_internal.h"
 
 enum {
@@ -38,7 +39,7 @@ typedef struct operation {
     size_t n_unanswered; /* commands that may still call back; the operation is free when it is 0 and fetch
                             NULL */
     bool by_deadline;    /* the call's deadline comes before the command timeout */
-    bool arena_full;     /* a hash's text found no room: that record, and those behind it, stay MISSING */
+    bool arena_full;     /* a text found no room: that record, and those behind it, stay MISSING */
     char *filling;       /* where the text that is being received goes; arena; NULL: nowhere */
     uv_timer_t timer;
     struct operation *next_free;
@@ -64,6 +65,7 @@ struct redis_store {
     uv_loop_t loop;
     hr_redis_connection *connections[MAX_CONNECTIONS];
     size_t n_connections, next_connection;
+    hr_redis_cover *cover; /* NULL: there is no cache */
     operation *operations, *free_operations;
     health health;
 };
@@ -167,6 +169,7 @@ static void command_finish(const hr_redis_command *command, const hr_redis_resul
 static const char *take_piece(operation *op, const hr_redis_piece *piece) {
     if (piece->offset == 0) {
         op->filling = hr_arena_alloc(op->fetch->arena, piece->total + 1);
+        op->arena_full |= op->filling == NULL;
         if (op->filling == NULL)
             hr_fetch__fail(op->fetch, HR_RESOURCE_EXHAUSTED,
                            "the call's memory is too small for its records");
@@ -187,13 +190,25 @@ static void packed_text(const hr_redis_command *command, size_t index, const hr_
     if (text == NULL) return;
     hr_record *record = hr_fetch__slot(op->fetch, command->first + index).record;
     record->kind = HR_RECORD_PACKED;
+    record->answered = true;
     record->data = (const uint8_t *)text;
     record->nbytes = piece->total;
 }
 
-static const hr_redis_command_i packed_i = {packed_text, command_finish};
+/* What has not come is nil, unless there was no room for it. */
+static void packed_finish(const hr_redis_command *command, const hr_redis_result *result) {
+    operation *op = command->context;
+    const bool answered = result->outcome == HR_REDIS_ANSWERED && op->fetch != NULL && !op->arena_full;
+    for (int i = 0; answered && i < command->n_elements; i++)
+        hr_fetch__slot(op->fetch, command->first + (size_t)i).record->answered = true;
+    command_finish(command, result);
+}
 
+static const hr_redis_command_i packed_i = {packed_text, packed_finish};
+
+/* Of a record that is read now. */
 static void put_key(redis_store *store, hr_redis_connection *connection, hr_fetch_slot slot) {
+    slot.record->cover = hr_redis_cover_now(store->cover);
     hr_redis_text(connection, store->key_head[slot.entity], store->key_head_nbytes[slot.entity], slot.id,
                   strlen(slot.id));
 }
@@ -232,7 +247,7 @@ static void hash_text(const hr_redis_command *command, size_t index, const hr_re
     hr_fetch_slot slot = hr_fetch__slot(op->fetch, command->first);
     hr_field_text *fields = hash_fields(op, &slot, (size_t)command->n_elements);
     const char *text = take_piece(op, piece);
-    op->arena_full = fields == NULL || op->filling == NULL;
+    op->arena_full |= fields == NULL;
     if (fields != NULL && text != NULL) fields[index] = (hr_field_text){text, piece->total};
 }
 
@@ -245,6 +260,7 @@ static void hash_finish(const hr_redis_command *command, const hr_redis_result *
         hr_record *record = hr_fetch__slot(op->fetch, command->first).record;
         if (result->outcome == HR_REDIS_ANSWERED && record->fields != NULL && !op->arena_full)
             record->kind = HR_RECORD_FIELDS;
+        record->answered = (result->outcome == HR_REDIS_ANSWERED && !op->arena_full) || wrong;
         record->invalid = wrong;
     }
     const hr_redis_result answered = {HR_REDIS_ANSWERED, NULL, NULL}; /* about this record, not the server */
@@ -274,6 +290,7 @@ static hr_status send_hash(operation *op, hr_redis_connection *connection) {
         const hr_field_list *fields = op->fetch->fields[slot.entity];
         if (fields == NULL || fields->n_names == 0) {
             slot.record->kind = HR_RECORD_FIELDS;
+            slot.record->answered = true;
             continue;
         }
         status = send_hmget(op, connection, i, fields);
@@ -389,6 +406,8 @@ static void start_submitted(redis_store *store) {
 static void shut_down(redis_store *store) {
     for (size_t i = 0; i < store->n_connections; i++) hr_redis_connection_close(store->connections[i]);
     store->n_connections = 0;
+    hr_redis_cover_close(store->cover);
+    store->cover = NULL;
     for (operation *op = store->operations; op != NULL; op = op->next)
         uv_close((uv_handle_t *)&op->timer, NULL);
     uv_close((uv_handle_t *)&store->wake, NULL);
@@ -431,7 +450,7 @@ static void init_texts(redis_store *store, const hr_store_uri *uri) {
                                                      "%s:%s:", uri->prefix, hr_entity__name(e));
 }
 
-static hr_status open_connections(redis_store *store, hr_error *err) {
+static hr_status open_connections(redis_store *store, hr_record_cache *cache, hr_error *err) {
     const hr_redis_server server = {
         .host = store->uri.host,
         .port = store->uri.port,
@@ -447,11 +466,15 @@ static hr_status open_connections(redis_store *store, hr_error *err) {
         if (c == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "%s: out of memory", store->server);
         store->connections[store->n_connections++] = c;
     }
+    if (cache == NULL) return HR_OK;
+    store->cover = hr_redis_cover_create(&store->loop, &server, store->uri.prefix, store->server,
+                                         store->options.cache_heartbeat_ms, cache);
+    if (store->cover == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "%s: out of memory", store->server);
     return HR_OK;
 }
 
-hr_status hr_store__open_redis(const hr_store_uri *uri, const hr_store_options *options, void **context,
-                               hr_error *err) {
+hr_status hr_store__open_redis(const hr_store_uri *uri, const hr_store_options *options,
+                               hr_record_cache *cache, void **context, hr_error *err) {
     if (options->n_connections < 1 || options->n_connections > MAX_CONNECTIONS)
         return hr_error_set(err, HR_INVALID_ARGUMENT, "redis: expected 1 to %d connections, found %" PRIu32,
                             MAX_CONNECTIONS, options->n_connections);
@@ -469,7 +492,7 @@ hr_status hr_store__open_redis(const hr_store_uri *uri, const hr_store_options *
     rc = uv_async_init(&store->loop, &store->wake, on_wake);
     if (rc != 0)
         status = hr_error_set(err, HR_RESOURCE_EXHAUSTED, "redis: no event loop: %s", uv_strerror(rc));
-    if (status == HR_OK) status = open_connections(store, err);
+    if (status == HR_OK) status = open_connections(store, cache, err);
     if (status == HR_OK) status = hr_thread_start(&store->thread, "hr-redis", loop_main, store, err);
     if (status == HR_OK) {
         *context = store;

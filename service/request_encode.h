@@ -9,10 +9,11 @@
 #include "schema/slice.h"
 
 /* Encodes the user once, the context once and each item once; inline features override stored ones.
- * records: the finished fetch of the request's ids, or NULL where only inline features count. The rows live
- * in arena; scratch is reset as it goes. slice->logits is left to the caller. *n_invalid counts stored values
- * of the wrong kind. Errors: INVALID_ARGUMENT naming the part ("item_features[3]: feature ..."),
- * RESOURCE_EXHAUSTED (an arena's cap). */
+ * records: the finished fetch of the request's ids, or NULL where only inline features count; rows that it
+ * has of a cache are taken as they are, and those encoded here are offered to it. The rows live in arena;
+ * scratch is reset as it goes. slice->logits is left to the caller. *n_invalid counts stored values of the
+ * wrong kind, but for the fields that are given inline. Errors: INVALID_ARGUMENT naming the part
+ * ("item_features[3]: feature ..."), RESOURCE_EXHAUSTED (an arena's cap). */
 hr_status hr_request_encode(const hr_encoder *encoder, const hr_schema *schema,
                             const Homerank__V1__RankRequest *request, const hr_fetch *records,
                             hr_arena *arena, hr_arena *scratch, hr_slice *slice, uint32_t *n_invalid,

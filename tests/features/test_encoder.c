@@ -572,6 +572,73 @@ static void a_record_past_the_memory_cap_is_an_error_not_a_count(void **state) {
     hr_arena_destroy(small);
 }
 
+static void stored_and_then_inline_is_the_same_as_both_at_once(void **state) {
+    fixture *f = *state;
+    const value *const pool[] = {MISSING,
+                                 UNSET,
+                                 NUMBER(7),
+                                 NUMBER(1.5),
+                                 NUMBER(NAN),
+                                 TEXT("12"),
+                                 TEXT("word"),
+                                 TEXTS(2, LIST("3", "x")),
+                                 NUMBERS(3, LIST(1, 2.5, 4)),
+                                 NUMBERS(4, LIST(1, 2, NAN, 0.5))};
+    const hr_field_list *fields = hr_encoder_fields(f->encoder, HR_ENTITY_ITEM);
+    uint32_t random = 1, n_errors = 0, n_overridden = 0;
+    for (int round = 0; round < 5000; round++) {
+        hr_binding both[16] = {{0}}, stored[16] = {{0}}, given[16] = {{0}};
+        for (size_t i = 0; i < fields->n_names; i++) {
+            random = random * 1103515245 + 12345;
+            const value *first = pool[(random >> 8) % N_OF(pool)],
+                        *second = pool[(random >> 16) % N_OF(pool)];
+            both[i] = stored[i] = (hr_binding){.value = first};
+            if ((random >> 24) % 4 != 0) continue;
+            both[i] = given[i] = (hr_binding){.value = second, .is_inline = true};
+        }
+        uint32_t n_wrong[32] = {0}, row[N_OF(f->row)];
+        clear(f);
+        memcpy(row, f->row, sizeof row);
+        const uint32_t n_stored = hr_encode_stored(f->encoder, HR_ENTITY_ITEM, "5", stored, row, n_wrong);
+        uint32_t n_invalid = n_stored;
+        hr_error err = {0};
+        hr_status status =
+            hr_encode_inline(f->encoder, HR_ENTITY_ITEM, given, row, n_wrong, &n_invalid, &err);
+        memcpy(f->bindings, both, sizeof both);
+        assert_int_equal(encode(f, HR_ENTITY_ITEM, "5"), status);
+        assert_string_equal(f->err.message, err.message);
+        n_errors += status != HR_OK;
+        if (status != HR_OK) continue;
+        n_overridden += n_invalid < n_stored;
+        assert_int_equal(f->n_invalid, n_invalid);
+        assert_memory_equal(f->row, row, sizeof row);
+    }
+    assert_in_range(n_errors, 500, 4500);
+    assert_true(n_overridden > 100);
+}
+
+static void counts_are_by_feature_and_a_row_without_any_needs_none(void **state) {
+    fixture *f = *state;
+    const size_t n_counts = hr_encoder_n_counts(f->encoder, HR_ENTITY_ITEM);
+    uint32_t n_wrong[32], n_invalid = 0;
+    assert_int_equal(n_counts, 1 + 14); /* the record, and the item's features */
+    memset(n_wrong, 0xFF, sizeof n_wrong);
+    clear(f);
+    hr_bind(f->encoder, HR_ENTITY_ITEM, f->bindings, "ids", NUMBERS(3, LIST(0.5, 1, 1.5)), false);
+    assert_int_equal(hr_encode_stored(f->encoder, HR_ENTITY_ITEM, "5", f->bindings, f->row, n_wrong), 2);
+    assert_int_equal(n_wrong[0], UINT32_MAX); /* the caller's */
+    for (size_t i = 1; i < n_counts; i++) assert_int_equal(n_wrong[i], i == 4 ? 2 : 0);
+    assert_int_equal(n_wrong[n_counts], UINT32_MAX);
+
+    clear(f);
+    hr_bind(f->encoder, HR_ENTITY_ITEM, f->bindings, "id", TEXT("9"), true);
+    assert_int_equal(
+        hr_encode_inline(f->encoder, HR_ENTITY_ITEM, f->bindings, f->row, NULL, &n_invalid, &f->err), HR_OK);
+    assert_int_equal(*index_of(f, "id"), 10);
+    assert_int_equal(*index_of(f, "word"), UINT32_MAX); /* and nothing else */
+    assert_int_equal(n_invalid, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -596,6 +663,8 @@ int main(void) {
         TEST(a_record_that_is_cut_binds_nothing_and_counts_once),
         TEST(a_missing_record_binds_nothing),
         TEST(a_record_past_the_memory_cap_is_an_error_not_a_count),
+        TEST(stored_and_then_inline_is_the_same_as_both_at_once),
+        TEST(counts_are_by_feature_and_a_row_without_any_needs_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

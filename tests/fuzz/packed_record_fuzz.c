@@ -6,7 +6,8 @@
  *
  * Invariants: what is encoded keeps schema.h's promise (rows inside their tables, counts inside their lists,
  * finite values); a value counts as invalid when stored exactly where it is an error when inline, and where
- * it is neither both rows are the same.
+ * it is neither both rows are the same; a row in two parts, every other value inline, is the row of both at
+ * once.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -94,6 +95,26 @@ static hr_status encode(hr_entity entity, const hr_binding *bindings, uint32_t r
     return status;
 }
 
+/* Values 0, 2, 4, ... are stored, 1, 3, 5, ... inline. */
+static void run_in_parts(hr_entity entity, const Homerank__V1__FeatureMap *map) {
+    hr_binding both[MAX_FIELDS] = {{0}}, parts[2][MAX_FIELDS] = {{{0}}};
+    uint32_t whole[MAX_WORDS], row[MAX_WORDS], n_wrong[MAX_FIELDS], n_whole = 0;
+    for (size_t part = 0; part < 2; part++) {
+        for (size_t i = part; i < map->n_features; i += 2) {
+            const Homerank__V1__FeatureMap__FeaturesEntry *entry = map->features[i];
+            hr_bind(encoder, entity, parts[part], entry->key, entry->value, part == 1);
+            hr_bind(encoder, entity, both, entry->key, entry->value, part == 1);
+        }
+    }
+    hr_status status = encode(entity, both, whole, &n_whole);
+    memset(row, 0xFF, sizeof row);
+    uint32_t n_parts = hr_encode_stored(encoder, entity, "0", parts[0], row, n_wrong);
+    require(hr_encode_inline(encoder, entity, parts[1], row, n_wrong, &n_parts, NULL) == status);
+    if (status != HR_OK) return;
+    require(n_parts == n_whole);
+    require(memcmp(row, whole, sizeof row) == 0);
+}
+
 static void run_packed(hr_entity entity, const uint8_t *data, size_t nbytes) {
     hr_binding bindings[MAX_FIELDS] = {{0}};
     uint32_t stored[MAX_WORDS], given[MAX_WORDS], n_unreadable = 0, n_invalid = 0, n_unused = 0;
@@ -108,6 +129,7 @@ static void run_packed(hr_entity entity, const uint8_t *data, size_t nbytes) {
         return;
     }
     const Homerank__V1__FeatureMap *map = (const Homerank__V1__FeatureMap *)message;
+    run_in_parts(entity, map);
     memset(bindings, 0, sizeof bindings);
     for (size_t i = 0; i < map->n_features; i++)
         hr_bind(encoder, entity, bindings, map->features[i]->key, map->features[i]->value, true);
