@@ -75,11 +75,14 @@ static const char *look_up(const hr_address *address, struct addrinfo **found) {
 }
 
 static uint16_t bound_port(int fd) {
-    struct sockaddr_storage name = {0};
+    union {
+        struct sockaddr_in6 v6;
+        struct sockaddr_in v4;
+        struct sockaddr any;
+    } name = {0};
     socklen_t nbytes = sizeof name;
-    if (getsockname(fd, (struct sockaddr *)&name, &nbytes) != 0) return 0;
-    return ntohs(name.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&name)->sin6_port
-                                            : ((struct sockaddr_in *)&name)->sin_port);
+    if (getsockname(fd, &name.any, &nbytes) != 0) return 0;
+    return ntohs(name.any.sa_family == AF_INET6 ? name.v6.sin6_port : name.v4.sin_port);
 }
 
 hr_status hr_address_listen(const hr_address *address, int *fd, uint16_t *port, hr_error *err) {
@@ -98,9 +101,9 @@ const char *hr_address_bind_failure(const hr_address *address) {
     struct addrinfo *found;
     const char *failure = look_up(address, &found);
     for (const struct addrinfo *at = found; at != NULL && failure == NULL; at = at->ai_next) {
-        int fd;
+        int fd = -1;
         failure = try_listen(at, &fd);
-        if (failure == NULL) close(fd);
+        if (fd >= 0) close(fd);
     }
     if (found != NULL) freeaddrinfo(found);
     return failure == NULL ? "the address cannot be listened on" : failure;

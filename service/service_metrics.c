@@ -63,12 +63,12 @@ static const hr_metric_family MODEL_FAMILIES[N_MODEL_FAMILIES] = {
     [ITEMS] = {COUNTER("items_total", "Items of the requests that were answered.")},
     [TOTAL] = {SECONDS("request_duration_seconds",
                        "Time of an admitted request from its arrival to its answer or error.")},
-    [QUEUE] = {SECONDS("request_queue_seconds", "Time of a request waiting for a worker.")},
+    [QUEUE] = {SECONDS("request_queue_seconds", "Time of a request in none of the stages below: waiting.")},
     [FEATURES] = {SECONDS("request_features_seconds", "Time of a request in the feature store.")},
     [ENCODE] = {SECONDS("request_encode_seconds", "Time of a request's encoding.")},
     [MODEL] = {SECONDS("request_model_seconds", "Time of a request in the network, fusion and ranking.")},
     [BATCH_ROWS] = {HISTOGRAM("batch_rows", "Rows of a batch that a worker ran.", ROWS)},
-    [BATCH_CALLS] = {HISTOGRAM("batch_calls", "Requests that shared a batch.", CALLS)},
+    [BATCH_CALLS] = {HISTOGRAM("batch_calls", "Requests with rows in a batch.", CALLS)},
     [BATCH_FORWARD] = {SECONDS("batch_forward_seconds", "Time of a batch in the network.")},
 };
 
@@ -95,8 +95,9 @@ static const hr_metric_family FAMILIES[N_FAMILIES] = {
                          BY("entity", ENTITIES)},
     [RECORDS_STALE] = {COUNTER("records_stale_total", "Records of items used beyond their time.")},
     [VALUES_INVALID] = {COUNTER("values_invalid_total", "Stored values that could not be used.")},
-    [DEFAULTED] = {COUNTER("requests_with_defaults_total",
-                           "Requests for which defaults stood in for missing records or invalid values.")},
+    [DEFAULTED] = {COUNTER(
+        "requests_with_defaults_total",
+        "Answered requests for which defaults stood in for missing records or invalid values.")},
 };
 
 /* ---- Recording ---- */

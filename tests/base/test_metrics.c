@@ -363,7 +363,7 @@ static double process_value(const char *name) {
     snprintf(line, sizeof line, "\n%s ", name);
     const char *at = strstr(text, line);
     if (at == NULL) fail_msg("%s is not there", name);
-    double value = strtod(at + strlen(line), NULL);
+    double value = at == NULL ? (double)NAN : strtod(at + strlen(line), NULL);
     free(text);
     return value;
 }
