@@ -185,6 +185,7 @@ void hr_metrics_destroy(hr_metrics *metrics) {
 
 hr_status hr_metrics_add(hr_metrics *metrics, void (*collect)(hr_metrics_text *text, void *arg), void *arg,
                          hr_error *err) {
+    if (metrics == NULL) return HR_OK;
     pthread_mutex_lock(&metrics->lock);
     collector *grown = realloc(metrics->collectors, (metrics->n_collectors + 1) * sizeof *grown);
     if (grown != NULL) {

@@ -63,7 +63,8 @@ hr_metrics *hr_metrics_create(void);          /* NULL when out of memory */
 void hr_metrics_destroy(hr_metrics *metrics); /* NULL is allowed */
 
 /* Has collect called whenever the metrics are printed, in the order of adding; arg must live until the last
- * print. Any thread; collect runs on the printer's, one at a time. Errors: OUT_OF_MEMORY. */
+ * print. metrics NULL: nobody will print, and that is no error. Any thread; collect runs on the printer's,
+ * one at a time. Errors: OUT_OF_MEMORY. */
 hr_status hr_metrics_add(hr_metrics *metrics, void (*collect)(hr_metrics_text *text, void *arg), void *arg,
                          hr_error *err);
 

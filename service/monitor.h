@@ -21,7 +21,7 @@ hr_status hr_monitor_start(const char *listen, const char *version, hr_monitor *
 /* Who counts a pipeline's calls; lives until the destroy. NULL of NULL. */
 const hr_pipeline_observer *hr_monitor_observer(hr_monitor *monitor);
 
-/* Where a module may add a collector of its own (hr_metrics_add). NULL of NULL. */
+/* Where a module adds a collector of its own (hr_metrics_add, which takes the NULL of NULL too). */
 hr_metrics *hr_monitor_metrics(hr_monitor *monitor);
 
 /* From now on it is ready where a model is served. All are borrowed until hr_monitor_close. Errors:

@@ -228,6 +228,7 @@ class Metrics(harness.Case):
         self.assertEqual(server.terminate(), 0)
 
     def test_the_documentation_lists_every_family(self):
+        # Started with whatever has metrics of its own.
         server = self.serve()
         with server.connect() as client:
             client.rank_request(self.request())
