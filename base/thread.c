@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/cgroup.h"
 
@@ -23,6 +25,13 @@ hr_status hr_thread_start(pthread_t *thread, const char *name, void *(*run)(void
     snprintf(shown, sizeof shown, "%s", name);
     pthread_setname_np(*thread, shown);
     return HR_OK;
+}
+
+/* On Linux a nice value is a thread's. Not SCHED_IDLE: on a machine that is always busy it would never come
+ * to its end. Where it fails, nothing is lost but the courtesy. */
+void hr_thread_give_way(void) {
+    enum { LEAST = 19 };
+    setpriority(PRIO_PROCESS, (id_t)gettid(), LEAST);
 }
 
 /* The CPUs in the affinity mask. The kernel refuses a mask smaller than its own: grow until it fits. */

@@ -12,6 +12,10 @@
 hr_status hr_thread_start(pthread_t *thread, const char *name, void *(*run)(void *arg), void *arg,
                           hr_error *err);
 
+/* Makes the calling thread, for good, give way to all of normal priority: it runs where a CPU would idle, and
+ * gets some hundredth of a busy one. Its reading of files comes last too. */
+void hr_thread_give_way(void);
+
 /* The CPUs this process may run on (its affinity mask and cgroup quota), >= 1. */
 uint32_t hr_cpu_count(void);
 
