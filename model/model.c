@@ -26,6 +26,8 @@ struct hr_model {
     uint32_t n_workers;
     void *attachment;
     void (*attachment_destroy)(void *attachment);
+    void (*retire)(void *arg); /* NULL: destroyed by the last hr_model_unref */
+    void *retire_arg;
 };
 
 /* ---- Names ---- */
@@ -74,15 +76,15 @@ static hr_status load_config(hr_model *model, const char *dir, hr_error *err) {
     return status;
 }
 
-static hr_status load_tensors(hr_model *model, const char *dir, hr_error *err) {
+static hr_status load_tensors(hr_model *model, const char *dir, const atomic_bool *cancelled, hr_error *err) {
     char *path;
     hr_safetensors *file = NULL;
     hr_status status = path_in(dir, "model.safetensors", &path, err);
     if (status != HR_OK) return status;
     status = hr_safetensors_open(path, &file, err);
     if (status == HR_OK) {
-        status = hr_plan_tensors_load(&model->config.plan, model->config.norm, file, model->config.arena,
-                                      &model->tensors, err);
+        status = hr_plan_tensors_load(&model->config.plan, model->config.norm, file, cancelled,
+                                      model->config.arena, &model->tensors, err);
     }
     if (status != HR_OK) status = hr_error_prefix(err, "model.safetensors");
     hr_safetensors_close(file);
@@ -97,6 +99,8 @@ static hr_status create_workers(hr_model *model, const hr_model_options *options
     model->workers = calloc(options->n_workers, sizeof(hr_worker *));
     if (model->workers == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
     for (; model->n_workers < options->n_workers; model->n_workers++) {
+        if (options->cancelled != NULL && atomic_load(options->cancelled))
+            return hr_error_set(err, HR_CANCELLED, "cancelled");
         status = hr_worker_create(model->engine, &model->workers[model->n_workers], err);
         if (status != HR_OK) return status;
     }
@@ -116,7 +120,7 @@ hr_status hr_model_load(const char *dir, const char *name, uint64_t version, con
     if (loaded->name == NULL || loaded->label == NULL)
         status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
     if (status == HR_OK) status = load_config(loaded, dir, err);
-    if (status == HR_OK) status = load_tensors(loaded, dir, err);
+    if (status == HR_OK) status = load_tensors(loaded, dir, options->cancelled, err);
     if (status == HR_OK) status = create_workers(loaded, options, err);
     if (status != HR_OK) {
         hr_model_unref(loaded);
@@ -131,7 +135,7 @@ hr_model *hr_model_ref(hr_model *model) {
     return model;
 }
 
-static void model_destroy(hr_model *model) {
+void hr_model_destroy(hr_model *model) {
     for (uint32_t w = 0; w < model->n_workers; w++) hr_worker_destroy(model->workers[w]);
     free(model->workers);
     hr_engine_destroy(model->engine);
@@ -145,7 +149,16 @@ static void model_destroy(hr_model *model) {
 
 void hr_model_unref(hr_model *model) {
     if (model == NULL) return;
-    if (atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) model_destroy(model);
+    if (atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) != 1) return;
+    if (model->retire != NULL)
+        model->retire(model->retire_arg);
+    else
+        hr_model_destroy(model);
+}
+
+void hr_model_on_last_unref(hr_model *model, void (*retire)(void *arg), void *arg) {
+    model->retire = retire;
+    model->retire_arg = arg;
 }
 
 /* ---- Parts ---- */

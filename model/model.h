@@ -7,6 +7,8 @@
 #ifndef HOMERANK_MODEL_MODEL_H
 #define HOMERANK_MODEL_MODEL_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +23,9 @@ typedef struct hr_model_options {
     const char *backend; /* as hr_engine_create */
     hr_precision precision;
     uint32_t n_workers; /* how many threads will call hr_model_forward side by side, >= 1 */
+    /* (optional) Looked at between the steps of loading: once true, it ends with CANCELLED. Borrowed for the
+     * call. */
+    const atomic_bool *cancelled;
 } hr_model_options;
 
 /* The name and version that a plain model folder stands for: the parent folder's name and the folder's own
@@ -29,12 +34,21 @@ typedef struct hr_model_options {
 hr_status hr_model_identify(const char *dir, char *name, size_t size, uint64_t *version, hr_error *err);
 
 /* Loads dir (the folder with config.json) as `name` version `version`. The reference count is 1.
- * Errors: INVALID_ARGUMENT (the file, the tensor or key, expected, found), IO, OUT_OF_MEMORY, and those of
- * hr_engine_create. */
+ * Errors: INVALID_ARGUMENT (the file, the tensor or key, expected, found), IO, CANCELLED, OUT_OF_MEMORY
+ * (asked for, and refused before it is taken where the machine or the control group has not as much: the
+ * bytes needed and available), and those of hr_engine_create. */
 hr_status hr_model_load(const char *dir, const char *name, uint64_t version, const hr_model_options *options,
                         hr_model **model, hr_error *err);
 hr_model *hr_model_ref(hr_model *model);
-void hr_model_unref(hr_model *model); /* NULL is allowed */
+void hr_model_unref(hr_model *model); /* NULL is allowed; the last one destroys or retires it */
+
+/* Frees a model that nobody refers to any more: one that was retired. */
+void hr_model_destroy(hr_model *model);
+
+/* Where the model goes with its last reference, instead of being destroyed by the thread that drops it (to
+ * give back a GB takes a while): retire(arg), on that thread, sees to hr_model_destroy. Set at most once,
+ * before the model is shared. */
+void hr_model_on_last_unref(hr_model *model, void (*retire)(void *arg), void *arg);
 
 const char *hr_model_name(const hr_model *model);
 uint64_t hr_model_version(const hr_model *model);

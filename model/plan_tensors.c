@@ -11,8 +11,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#include "base/memory.h"
 
 enum { ALIGNMENT_VALUES = 16 /* 64 bytes */ };
+
+/* What a network's parameter takes beyond its f32 value at the most, while a backend that packs the weights
+ * holds them staged and packed. */
+enum { PACKING_NBYTES = 2 * sizeof(float) };
 
 typedef enum tensor_use { NETWORK, EMBEDDING, RUNNING_STATISTIC } tensor_use;
 
@@ -20,11 +27,12 @@ typedef struct loader {
     const hr_safetensors *file;
     hr_config_norm norm;
     double norm_eps;
-    bool *used;           /* (tensors of the file) */
-    float *values;        /* NULL in the first walk */
-    size_t n_values;      /* taken so far */
-    uint64_t n_by_use[3]; /* values of each tensor_use */
-    hr_status status;     /* the first error; every step after it does nothing */
+    const atomic_bool *cancelled; /* or NULL */
+    bool *used;                   /* (tensors of the file) */
+    float *values;                /* NULL in the first walk */
+    size_t n_values;              /* taken so far */
+    uint64_t n_by_use[3];         /* values of each tensor_use */
+    hr_status status;             /* the first error; every step after it does nothing */
     hr_error *err;
 } loader;
 
@@ -82,7 +90,10 @@ static float *load(loader *l, tensor_use use, shape expected, const char *format
     float *values = l->values == NULL ? NULL : l->values + l->n_values;
     l->n_values += (tensor->n_values + ALIGNMENT_VALUES - 1) / ALIGNMENT_VALUES * ALIGNMENT_VALUES;
     l->n_by_use[use] += tensor->n_values;
-    if (values != NULL) l->status = hr_safetensors_read(l->file, tensor, values, l->err);
+    if (values == NULL) return NULL;
+    l->status = l->cancelled != NULL && atomic_load(l->cancelled)
+                    ? hr_error_set(l->err, HR_CANCELLED, "cancelled")
+                    : hr_safetensors_read(l->file, tensor, values, l->err);
     return values;
 }
 
@@ -227,20 +238,27 @@ static void check_surplus(loader *l) {
 
 static hr_status allocate_values(loader *l, hr_plan_tensors *tensors) {
     size_t nbytes = l->n_values * sizeof *tensors->values;
+    uint64_t needed = nbytes + l->n_by_use[NETWORK] * PACKING_NBYTES, available = hr_memory_available();
+    if (needed > available)
+        return hr_error_set(l->err, HR_OUT_OF_MEMORY,
+                            "the tensors and their packed form need %llu bytes of memory, %llu are available",
+                            (unsigned long long)needed, (unsigned long long)available);
     tensors->values = aligned_alloc(ALIGNMENT_VALUES * sizeof *tensors->values, nbytes);
     if (tensors->values == NULL) {
         return hr_error_set(l->err, HR_OUT_OF_MEMORY, "no memory for %zu bytes of tensors", nbytes);
     }
+    tensors->nbytes = nbytes;
     l->values = tensors->values;
     l->n_values = 0;
     return HR_OK;
 }
 
 hr_status hr_plan_tensors_load(hr_plan *plan, hr_config_norm norm, const hr_safetensors *file,
-                               hr_arena *arena, hr_plan_tensors *tensors, hr_error *err) {
+                               const atomic_bool *cancelled, hr_arena *arena, hr_plan_tensors *tensors,
+                               hr_error *err) {
     *tensors = (hr_plan_tensors){0};
     const float **embeddings = hr_arena_calloc(arena, plan->schema->n_tables, sizeof *embeddings);
-    loader l = {.file = file, .norm = norm, .norm_eps = plan->norm_eps, .err = err};
+    loader l = {.file = file, .norm = norm, .norm_eps = plan->norm_eps, .cancelled = cancelled, .err = err};
     l.used = calloc(hr_safetensors_count(file) + 1, sizeof *l.used);
     if (embeddings == NULL || l.used == NULL) {
         l.status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
@@ -260,7 +278,18 @@ done:
     return l.status;
 }
 
+/* Gives the pages back piece by piece before the whole is freed: to unmap a GB at once holds up every other
+ * thread that maps or unmaps memory. */
+static void release_pages(const hr_plan_tensors *tensors) {
+    enum { PIECE_NBYTES = 4 << 20, PAGE_NBYTES = 64 << 10 /* a multiple of every page size */ };
+    uintptr_t begin = ((uintptr_t)tensors->values + PAGE_NBYTES - 1) / PAGE_NBYTES * PAGE_NBYTES;
+    uintptr_t end = ((uintptr_t)tensors->values + tensors->nbytes) / PAGE_NBYTES * PAGE_NBYTES;
+    for (uintptr_t at = begin; at < end; at += PIECE_NBYTES)
+        madvise((void *)at, end - at < PIECE_NBYTES ? end - at : PIECE_NBYTES, MADV_DONTNEED);
+}
+
 void hr_plan_tensors_clear(hr_plan_tensors *tensors) {
+    if (tensors->values != NULL) release_pages(tensors);
     free(tensors->values);
     *tensors = (hr_plan_tensors){0};
 }

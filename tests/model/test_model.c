@@ -267,6 +267,77 @@ static void a_config_cannot_demand_memory(void **state) {
     test_tensors_clear(&tensors);
 }
 
+/* Adds a tensor of zeros, (rows, dim), to dir's file: a hole, which takes no room on disk. */
+static void add_hole(const char *name, uint64_t rows, uint64_t dim) {
+    char path[300], entry[256];
+    uint64_t nbytes, size = rows * dim * sizeof(float);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    assert_int_equal(fread(&nbytes, sizeof nbytes, 1, file), 1);
+    char *header = calloc(nbytes + 1, 1), data[8192];
+    assert_int_equal(fread(header, 1, nbytes, file), nbytes);
+    size_t n_data = fread(data, 1, sizeof data, file);
+    assert_true(n_data < sizeof data);
+    fclose(file);
+    snprintf(entry, sizeof entry,
+             ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%llu,%llu],\"data_offsets\":[%zu,%llu]}}", name,
+             (unsigned long long)rows, (unsigned long long)dim, n_data, (unsigned long long)(n_data + size));
+    *strrchr(header, '}') = '\0';
+    file = fopen(path, "wb");
+    nbytes = strlen(header) + strlen(entry);
+    fwrite(&nbytes, sizeof nbytes, 1, file);
+    fputs(header, file);
+    fputs(entry, file);
+    fwrite(data, 1, n_data, file);
+    fflush(file);
+    assert_int_equal(ftruncate(fileno(file), (off_t)(sizeof nbytes + nbytes + n_data + size)), 0);
+    fclose(file);
+    free(header);
+}
+
+/* A file may hold more than the machine: then the load is refused before it takes anything. */
+static void what_the_machine_cannot_hold_is_refused_with_the_bytes(void **state) {
+    (void)state;
+    test_tensors tensors = {0};
+    write_tiny(&tensors, "batch");
+    char *config =
+        test_replace(test_tiny_config, "\"tables\": {",
+                     "\"tables\": {\"vast\": {\"rows\": 2147483647, \"dim\": 1024, \"index\": \"hash\"}, ");
+    test_write_config(dir, config);
+    add_hole("embedding.vast.weight", 2147483647, 1024);
+    hr_model *model;
+    hr_error err;
+    assert_int_equal(hr_model_load(dir, "m", 1, &options, &model, &err), HR_OUT_OF_MEMORY);
+    unsigned long long needed = 0, available = 0;
+    const char *says = strstr(err.message, "need ");
+    if (says == NULL ||
+        sscanf(says, "need %llu bytes of memory, %llu are available", &needed, &available) != 2)
+        fail_msg("%s", err.message);
+    assert_true(needed > 2147483647ull * 1024 * sizeof(float));
+    assert_true(available < needed);
+    free(config);
+    test_tensors_clear(&tensors);
+}
+
+static void a_load_that_is_cancelled_ends(void **state) {
+    (void)state;
+    test_tensors tensors = {0};
+    write_tiny(&tensors, "batch");
+    atomic_bool cancelled;
+    atomic_init(&cancelled, true);
+    hr_model_options with = options;
+    with.cancelled = &cancelled;
+    hr_model *model;
+    hr_error err;
+    assert_int_equal(hr_model_load(dir, "m", 1, &with, &model, &err), HR_CANCELLED);
+    assert_null(model);
+    atomic_store(&cancelled, false);
+    assert_int_equal(hr_model_load(dir, "m", 1, &with, &model, &err), HR_OK);
+    hr_model_unref(model);
+    test_tensors_clear(&tensors);
+}
+
 static void a_folder_without_its_files_is_an_io_error(void **state) {
     (void)state;
     char empty[256];
@@ -345,6 +416,28 @@ static void an_attachment_lives_as_long_as_the_last_reference(void **state) {
     hr_model_unref(second);
     assert_int_equal(destroyed, 1);
     hr_model_unref(NULL);
+    test_tensors_clear(&tensors);
+}
+
+static void note_retired(void *arg) {
+    ++*(int *)arg;
+}
+
+static void the_last_reference_retires_a_model_instead_of_destroying_it(void **state) {
+    (void)state;
+    int retired = 0, destroyed = 0;
+    test_tensors tensors = {0};
+    write_tiny(&tensors, "batch");
+    hr_model *model = load_ok();
+    hr_model_attach(model, &destroyed, note_destroyed);
+    hr_model_on_last_unref(model, note_retired, &retired);
+    hr_model_unref(hr_model_ref(model));
+    assert_int_equal(retired, 0);
+    hr_model_unref(model);
+    assert_int_equal(retired, 1);
+    assert_int_equal(destroyed, 0);
+    hr_model_destroy(model);
+    assert_int_equal(destroyed, 1);
     test_tensors_clear(&tensors);
 }
 
@@ -462,11 +555,14 @@ int main(void) {
         cmocka_unit_test(bad_numbers_are_named),
         cmocka_unit_test(a_variance_of_zero_needs_an_eps),
         cmocka_unit_test(a_config_cannot_demand_memory),
+        cmocka_unit_test(what_the_machine_cannot_hold_is_refused_with_the_bytes),
+        cmocka_unit_test(a_load_that_is_cancelled_ends),
         cmocka_unit_test(a_folder_without_its_files_is_an_io_error),
         cmocka_unit_test(a_backend_that_cannot_is_said),
         cmocka_unit_test(parts_are_those_of_the_folder),
         cmocka_unit_test(an_attachment_lives_as_long_as_the_last_reference),
         cmocka_unit_test(workers_run_side_by_side),
+        cmocka_unit_test(the_last_reference_retires_a_model_instead_of_destroying_it),
         cmocka_unit_test(folders_are_named_by_version_and_parent),
         cmocka_unit_test(the_trained_model_has_its_size),
     };
