@@ -15,9 +15,18 @@ static const struct {
 };
 
 const char *const hr_grpc_code_names[HR_GRPC_CODES] = {
-    [0] = "OK",        [1] = "CANCELLED",         [3] = "INVALID_ARGUMENT",   [4] = "DEADLINE_EXCEEDED",
-    [5] = "NOT_FOUND", [7] = "PERMISSION_DENIED", [8] = "RESOURCE_EXHAUSTED", [12] = "UNIMPLEMENTED",
-    [13] = "INTERNAL", [14] = "UNAVAILABLE",      [16] = "UNAUTHENTICATED",
+    [0] = "OK",
+    [1] = "CANCELLED",
+    [3] = "INVALID_ARGUMENT",
+    [4] = "DEADLINE_EXCEEDED",
+    [5] = "NOT_FOUND",
+    [7] = "PERMISSION_DENIED",
+    [8] = "RESOURCE_EXHAUSTED",
+    [9] = "FAILED_PRECONDITION",
+    [12] = "UNIMPLEMENTED",
+    [13] = "INTERNAL",
+    [14] = "UNAVAILABLE",
+    [16] = "UNAUTHENTICATED",
 };
 
 const char *hr_status_text(hr_status status) {

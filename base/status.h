@@ -19,6 +19,7 @@
     X(PERMISSION_DENIED, "permission denied", 7)                                                             \
     X(RESOURCE_EXHAUSTED, "resource exhausted", 8)                                                           \
     X(OUT_OF_MEMORY, "out of memory", 8)                                                                     \
+    X(FAILED_PRECONDITION, "failed precondition", 9)                                                         \
     X(UNIMPLEMENTED, "unimplemented", 12)                                                                    \
     X(INTERNAL, "internal error", 13)                                                                        \
     X(IO, "input/output error", 13)                                                                          \

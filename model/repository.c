@@ -1,230 +1,146 @@
-/* The model repository: see repository.h. After opening it never changes, so acquiring takes no lock. */
+/* Opening and closing a repository, and what any thread may ask of it: see repository.h. */
 #include "model/repository.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "base/log.h"
-#include "base/utf8.h"
-#include "model/version.h"
+#include "base/thread.h"
+#include "model/repository_internal.h"
 
 enum { MAX_NAME_NBYTES = 255 };
 
-struct hr_repository {
-    hr_model **models; /* (n_models) owned references, sorted by name */
-    size_t n_models;
-    hr_model *default_model; /* one of models, or NULL */
-};
+/* ---- Creation ---- */
 
-/* ---- Folders ---- */
-
-/* The names in a folder, or its versions; grown as they come. Owned. */
-typedef struct name_list {
-    char **names;
-    size_t n;
-} name_list;
-
-static void name_list_clear(name_list *list) {
-    for (size_t i = 0; i < list->n; i++) free(list->names[i]);
-    free(list->names);
-    *list = (name_list){0};
+static char *copy_text(const char *text) {
+    return strdup(text == NULL ? "" : text);
 }
 
-static hr_status name_list_add(name_list *list, const char *name, hr_error *err) {
-    char **names = realloc(list->names, (list->n + 1) * sizeof *names);
-    if (names != NULL) {
-        list->names = names;
-        list->names[list->n] = strdup(name);
-        if (list->names[list->n] != NULL) {
-            list->n++;
-            return HR_OK;
-        }
-    }
-    return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
-}
-
-static int compare_names(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Newest first. */
-static int compare_versions(const void *a, const void *b) {
-    uint64_t x = 0, y = 0;
-    hr_version_parse(*(char *const *)a, &x);
-    hr_version_parse(*(char *const *)b, &y);
-    return x > y ? -1 : x < y;
-}
-
-/* A folder that a model's versions lie in. One whose name `name@version` and `name:label` could not tell
- * apart, or that an answer could not carry, is none. */
-static bool is_model_name(const char *name) {
-    if (name[0] == '.' || strpbrk(name, "@:") != NULL) return false;
-    return hr_utf8_valid(name, strlen(name));
-}
-
-static bool is_version_name(const char *name) {
-    uint64_t version;
-    return hr_version_parse(name, &version);
-}
-
-/* The sub-folders of dir whose names are wanted, sorted; every other entry is ignored. */
-static hr_status list_folders(const char *dir, bool (*wanted)(const char *),
-                              int (*compare)(const void *, const void *), name_list *list, hr_error *err) {
-    DIR *opened = opendir(dir);
-    if (opened == NULL)
-        return hr_error_set(err, HR_IO, "cannot open folder %s: %s", hr_quote(dir, strlen(dir)).text,
-                            strerror(errno));
+/* root NULL: of one folder. */
+static hr_status create(const char *root, const hr_repository_options *options, hr_repository **repository,
+                        hr_error *err) {
+    *repository = NULL;
+    hr_repository *made = aligned_alloc(_Alignof(hr_repository), sizeof *made);
+    if (made == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
+    memset(made, 0, sizeof *made);
+    pthread_mutex_init(&made->catalog_lock, NULL);
+    made->options = *options;
+    made->root = root == NULL ? NULL : strdup(root);
+    made->backend = copy_text(options->model.backend);
+    made->default_spec = copy_text(options->default_model);
+    made->to_decider = hr_mailbox_create();
+    made->to_loader = hr_mailbox_create();
     hr_status status = HR_OK;
-    const struct dirent *entry;
-    while (status == HR_OK && (entry = readdir(opened)) != NULL) {
-        struct stat st;
-        if (!wanted(entry->d_name)) continue;
-        if (fstatat(dirfd(opened), entry->d_name, &st, 0) != 0 || !S_ISDIR(st.st_mode)) continue;
-        status = name_list_add(list, entry->d_name, err);
-    }
-    closedir(opened);
-    if (status == HR_OK && list->n > 1) qsort(list->names, list->n, sizeof *list->names, compare);
-    return status;
-}
-
-/* ---- Loading ---- */
-
-static hr_status load_version(const char *dir, const char *name, uint64_t version,
-                              const hr_repository_options *options, hr_model **model, hr_error *err) {
-    hr_status status = hr_model_load(dir, name, version, &options->model, model, err);
-    if (status != HR_OK) return status;
-    if (options->prepare != NULL) status = options->prepare(*model, dir, options->prepare_arg, err);
+    if ((root != NULL && made->root == NULL) || made->backend == NULL || made->default_spec == NULL ||
+        made->to_decider == NULL || made->to_loader == NULL)
+        status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
+    if (status == HR_OK)
+        status =
+            hr_catalog_create(options->policy, options->versions, options->n_versions, &made->catalog, err);
+    made->options.model.backend = made->backend;
+    made->options.default_model = made->default_spec;
+    made->options.versions = NULL;
+    made->options.n_versions = 0;
     if (status != HR_OK) {
-        hr_error_prefix(err, "model %s", hr_model_label(*model));
-        hr_model_unref(*model);
-        *model = NULL;
+        hr_repository_close(made);
         return status;
     }
-    char how[160];
-    uint64_t embeddings, network = hr_model_parameters(*model, &embeddings);
-    hr_engine_describe(hr_model_engine(*model), how, sizeof how);
-    hr_log(HR_LOG_INFO, "model loaded", HR_LOG_STR("model", hr_model_label(*model)),
-           HR_LOG_STR("backend", how), HR_LOG_INT("network_parameters", network),
-           HR_LOG_INT("embedding_parameters", embeddings));
+    *repository = made;
     return HR_OK;
 }
 
-static hr_status repository_add(hr_repository *repository, hr_model *model, hr_error *err) {
-    hr_model **models = realloc(repository->models, (repository->n_models + 1) * sizeof(hr_model *));
-    if (models == NULL) {
-        hr_model_unref(model);
-        return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
-    }
-    repository->models = models;
-    repository->models[repository->n_models++] = model;
-    return HR_OK;
-}
-
-/* Loads the newest version of dir = ROOT/<name> that loads. None is no error: *first keeps the first reason.
- */
-static hr_status load_latest(hr_repository *repository, const char *dir, const char *name,
-                             const hr_repository_options *options, hr_error *first, hr_error *err) {
-    name_list versions = {0};
-    hr_status status = list_folders(dir, is_version_name, compare_versions, &versions, err);
-    for (size_t i = 0; status == HR_OK && i < versions.n; i++) {
-        char *path;
-        uint64_t version = 0;
-        hr_model *model;
-        hr_error why;
-        hr_version_parse(versions.names[i], &version);
-        if (asprintf(&path, "%s/%s", dir, versions.names[i]) < 0) {
-            status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
-            break;
-        }
-        hr_status loaded = load_version(path, name, version, options, &model, &why);
-        free(path);
-        if (loaded == HR_OK) {
-            status = repository_add(repository, model, err);
-            break;
-        }
-        hr_log(HR_LOG_ERROR, "model version refused", HR_LOG_STR("model", name),
-               HR_LOG_INT("version", version), HR_LOG_STR("reason", why.message));
-        if (first->code == HR_OK) *first = why;
-    }
-    name_list_clear(&versions);
+static hr_status start_threads(hr_repository *repository, hr_error *err) {
+    hr_status status =
+        hr_thread_start(&repository->loader, "model-loader", hr_repository_loader__, repository, err);
+    if (status != HR_OK) return status;
+    repository->running = true;
+    status = hr_thread_start(&repository->decider, "model-decider", hr_repository_decider__, repository, err);
+    if (status == HR_OK) return HR_OK;
+    hr_mailbox_put(repository->to_loader, &repository->stop_loader.mail);
+    pthread_join(repository->loader, NULL);
+    repository->running = false;
     return status;
 }
 
-static hr_status load_all(hr_repository *repository, const char *root, const hr_repository_options *options,
-                          hr_error *first, hr_error *err) {
-    name_list names = {0};
-    hr_status status = list_folders(root, is_model_name, compare_names, &names, err);
-    for (size_t i = 0; status == HR_OK && i < names.n; i++) {
-        char *dir;
-        if (asprintf(&dir, "%s/%s", root, names.names[i]) < 0) {
-            status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
-            break;
-        }
-        status = load_latest(repository, dir, names.names[i], options, first, err);
-        free(dir);
-    }
-    name_list_clear(&names);
-    return status;
-}
+/* ---- Opening ---- */
 
-/* default_model is resolved once; requests without a model then get it. */
-static hr_status set_default(hr_repository *repository, const char *default_model, const hr_error *first,
-                             hr_error *err) {
-    if (default_model == NULL || default_model[0] == '\0') return HR_OK;
+static hr_status check_any(const char *root, hr_repository *repository, const hr_error *first,
+                           hr_error *err) {
     hr_model *model;
     hr_error why;
-    if (hr_repository_acquire(repository, default_model, &model, &why) != HR_OK) {
-        if (first->code != HR_OK) why = *first; /* that is probably why */
-        return hr_error_set(err, HR_NOT_FOUND, "default model %s: %s",
-                            hr_quote(default_model, strlen(default_model)).text, why.message);
+    const char *wanted = repository->default_spec;
+    bool any = false;
+    for (size_t g = 0; g < repository->catalog->n_groups; g++)
+        any = any || hr_group_n_served(repository->catalog->groups[g]) > 0;
+    if (!any) {
+        hr_error_set(err, HR_NOT_FOUND, "%s",
+                     first->code != HR_OK
+                         ? first->message
+                         : "expected ROOT/<model name>/<version>/config.json, found no such folder");
+        return hr_error_prefix(err, "no model could be loaded from %s", hr_quote(root, strlen(root)).text);
     }
-    repository->default_model = model;
-    hr_model_unref(model); /* models holds it */
-    return HR_OK;
+    if (wanted[0] == '\0') return HR_OK;
+    if (hr_repository_acquire(repository, wanted, &model, &why) == HR_OK) {
+        hr_model_unref(model);
+        return HR_OK;
+    }
+    if (first->code != HR_OK) why = *first; /* that is probably why */
+    return hr_error_set(err, HR_NOT_FOUND, "default model %s: %s", hr_quote(wanted, strlen(wanted)).text,
+                        why.message);
 }
+
+static void on_drain(hr_repository *repository, hr_repository_message *message);
+static void on_stop(hr_repository *repository, hr_repository_message *message);
+static void on_stop_loader(hr_repository *repository, hr_repository_message *message);
 
 hr_status hr_repository_open(const char *root, const hr_repository_options *options,
                              hr_repository **repository, hr_error *err) {
+    hr_repository *opened;
     *repository = NULL;
-    hr_repository *opened = calloc(1, sizeof *opened);
-    if (opened == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
+    hr_status status = create(root, options, &opened, err);
+    if (status != HR_OK) return status;
+    opened->drain.handle = on_drain;
+    opened->stop.handle = on_stop;
+    opened->stop_loader.handle = on_stop_loader;
     hr_error first = {.code = HR_OK};
-    hr_status status = load_all(opened, root, options, &first, err);
-    if (status == HR_OK && opened->n_models == 0) {
-        status = hr_error_set(err, HR_NOT_FOUND, "%s",
-                              first.code != HR_OK
-                                  ? first.message
-                                  : "expected ROOT/<model name>/<version>/config.json, found no such folder");
-        hr_error_prefix(err, "no model could be loaded from %s", hr_quote(root, strlen(root)).text);
-    }
-    if (status == HR_OK) status = set_default(opened, options->default_model, &first, err);
+    status = hr_repository_scan__(opened, err);
+    if (status == HR_OK) status = hr_repository_load_all__(opened, &first, err);
+    if (status == HR_OK) status = check_any(root, opened, &first, err);
+    if (status == HR_OK) status = start_threads(opened, err);
     if (status != HR_OK) {
         hr_repository_close(opened);
         return status;
     }
     *repository = opened;
     return HR_OK;
+}
+
+/* The one version of the folder, loaded by the code that loads those of a root. */
+static hr_status load_folder(hr_repository *repository, const char *dir, const char *name, uint64_t version,
+                             hr_error *err) {
+    hr_load_job *job = &repository->job;
+    job->group = hr_catalog_add(repository->catalog, name);
+    job->version = job->group == NULL ? NULL : hr_group_add(job->group, version);
+    job->dir = strdup(dir);
+    if (job->version == NULL || job->dir == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
+    job->version->on_disk = true;
+    hr_repository_load__(repository, job);
+    if (job->error.code != HR_OK) return hr_error_set(err, job->error.code, "%s", job->error.message);
+    hr_error result;
+    hr_repository_take_result__(repository, &result);
+    return hr_repository_settle__(repository, err);
 }
 
 hr_status hr_repository_open_folder(const char *dir, const hr_repository_options *options,
                                     hr_repository **repository, hr_error *err) {
-    *repository = NULL;
     char name[MAX_NAME_NBYTES + 1];
     uint64_t version;
-    hr_model *model;
+    hr_repository *opened;
+    *repository = NULL;
     hr_status status = hr_model_identify(dir, name, sizeof name, &version, err);
-    if (status == HR_OK) status = load_version(dir, name, version, options, &model, err);
+    if (status == HR_OK) status = create(NULL, options, &opened, err);
     if (status != HR_OK) return status;
-    hr_repository *opened = calloc(1, sizeof *opened);
-    if (opened == NULL) {
-        hr_model_unref(model);
-        return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
-    }
-    status = repository_add(opened, model, err);
+    status = load_folder(opened, dir, name, version, err);
     if (status != HR_OK) {
         hr_repository_close(opened);
         return status;
@@ -233,75 +149,166 @@ hr_status hr_repository_open_folder(const char *dir, const hr_repository_options
     return HR_OK;
 }
 
+/* ---- Closing ---- */
+
+static void on_drain(hr_repository *repository, hr_repository_message *message) {
+    (void)message;
+    hr_error error;
+    hr_error_set(&error, HR_UNAVAILABLE, "the server is shutting down");
+    if (repository->job.version != NULL) atomic_store(&repository->job.cancelled, true);
+    for (size_t g = 0; g < repository->catalog->n_groups; g++) {
+        const hr_version_group *group = repository->catalog->groups[g];
+        for (size_t v = 0; v < group->n_versions; v++) hr_repository_answer__(group->versions[v], &error);
+    }
+}
+
+static void on_stop(hr_repository *repository, hr_repository_message *message) {
+    (void)message;
+    repository->stopping = true;
+}
+
+static void on_stop_loader(hr_repository *repository, hr_repository_message *message) {
+    (void)message;
+    repository->loader_stopping = true;
+}
+
+void hr_repository_drain(hr_repository *repository) {
+    bool was = atomic_exchange(&repository->draining, true);
+    if (!was && repository->running) hr_mailbox_put(repository->to_decider, &repository->drain.mail);
+}
+
+/* Models on their way out, once no thread is there to see to them. */
+static void take_leaving(hr_repository *repository) {
+    hr_mail *mail = hr_mailbox_take(repository->to_decider, 0);
+    while (mail != NULL) {
+        hr_repository_message *message = (hr_repository_message *)mail;
+        mail = mail->next;
+        message->handle(repository, message);
+    }
+}
+
+static void stop_threads(hr_repository *repository) {
+    hr_repository_drain(repository);
+    hr_mailbox_put(repository->to_decider, &repository->stop.mail);
+    pthread_join(repository->decider, NULL);
+    hr_mailbox_put(repository->to_loader, &repository->stop_loader.mail);
+    pthread_join(repository->loader, NULL);
+    repository->running = false;
+    take_leaving(repository);
+}
+
 void hr_repository_close(hr_repository *repository) {
     if (repository == NULL) return;
-    for (size_t i = 0; i < repository->n_models; i++) hr_model_unref(repository->models[i]);
-    free(repository->models);
+    if (repository->running) stop_threads(repository);
+    hr_served_destroy(atomic_load(&repository->served));
+    hr_catalog_destroy(repository->catalog);
+    if (repository->to_decider != NULL) take_leaving(repository);
+    hr_mailbox_destroy(repository->to_loader);
+    hr_mailbox_destroy(repository->to_decider);
+    free(repository->job.dir);
+    free(repository->default_spec);
+    free(repository->backend);
+    free(repository->root);
+    pthread_mutex_destroy(&repository->catalog_lock);
     free(repository);
 }
 
-/* ---- Serving ---- */
+/* ---- What is served ---- */
 
-/* The model of that name or label. */
-static hr_model *find_model(const hr_repository *repository, const char *text) {
-    for (size_t i = 0; i < repository->n_models; i++) {
-        hr_model *model = repository->models[i];
-        if (strcmp(hr_model_name(model), text) == 0 || strcmp(hr_model_label(model), text) == 0) return model;
-    }
-    return NULL;
+static const hr_served *begin_reading(hr_repository *repository) {
+    atomic_fetch_add(&repository->readers, 1);
+    return atomic_load(&repository->served);
 }
 
-/* The model whose name is the first nbytes of text. */
-static hr_model *find_name(const hr_repository *repository, const char *text, size_t nbytes) {
-    for (size_t i = 0; i < repository->n_models; i++) {
-        const char *name = hr_model_name(repository->models[i]);
-        if (strlen(name) == nbytes && memcmp(name, text, nbytes) == 0) return repository->models[i];
-    }
-    return NULL;
-}
-
-static hr_status acquire_default(const hr_repository *repository, hr_model **model, hr_error *err) {
-    hr_model *found = repository->default_model;
-    if (found == NULL && repository->n_models == 1) found = repository->models[0];
-    if (found == NULL) {
-        return hr_error_set(err, HR_INVALID_ARGUMENT,
-                            "model: expected a name, since %zu models are served and none is the default",
-                            repository->n_models);
-    }
-    *model = hr_model_ref(found);
-    return HR_OK;
+static void end_reading(hr_repository *repository) {
+    atomic_fetch_sub(&repository->readers, 1);
 }
 
 hr_status hr_repository_acquire(hr_repository *repository, const char *spec, hr_model **model,
                                 hr_error *err) {
-    *model = NULL;
-    if (spec[0] == '\0') return acquire_default(repository, model, err);
-    hr_quoted shown = hr_quote(spec, strlen(spec));
-    /* First as a whole: a plain folder may bear any name, with @ or : in it too. */
-    hr_model *found = find_model(repository, spec);
-    if (found != NULL) {
-        *model = hr_model_ref(found);
-        return HR_OK;
-    }
-    const char *at = strpbrk(spec, "@:");
-    if (at == NULL) return hr_error_set(err, HR_NOT_FOUND, "model %s is not served", shown.text);
-    uint64_t version = 0;
-    if (at == spec || at[1] == '\0' || (*at == '@' && !hr_version_parse(at + 1, &version))) {
-        return hr_error_set(err, HR_INVALID_ARGUMENT,
-                            "model: expected name, name@version or name:label, found %s", shown.text);
-    }
-    found = find_name(repository, spec, (size_t)(at - spec));
-    if (found == NULL) return hr_error_set(err, HR_NOT_FOUND, "model %s is not served", shown.text);
-    if (*at == ':') return hr_error_set(err, HR_NOT_FOUND, "model %s: there is no such label", shown.text);
-    return hr_error_set(err, HR_NOT_FOUND, "model %s is not served, version %llu is", shown.text,
-                        (unsigned long long)hr_model_version(found));
+    const hr_served *served = begin_reading(repository);
+    hr_status status = hr_served_acquire(served, spec, model, err);
+    end_reading(repository);
+    return status;
 }
 
 void hr_repository_visit(hr_repository *repository, void (*visit)(const hr_model *model, void *arg),
                          void *arg) {
-    for (size_t i = 0; i < repository->n_models; i++) {
-        hr_model *model = hr_model_ref(repository->models[i]);
-        visit(model, arg);
-        hr_model_unref(model);
+    const hr_served *served = begin_reading(repository);
+    hr_served_visit(served, visit, arg);
+    end_reading(repository);
+}
+
+/* ---- Status ---- */
+
+const char *hr_version_state_text(hr_version_state state) {
+    switch (state) {
+#define STATE_CASE(name, text)                                                                               \
+    case HR_VERSION_##name: return text;
+        HR_VERSION_STATE_MAP(STATE_CASE)
+#undef STATE_CASE
     }
+    return "unknown";
+}
+
+static hr_version_state state_of(const hr_version *version) {
+    if (version->model != NULL) return HR_VERSION_SERVING;
+    if (version->loading) return HR_VERSION_LOADING;
+    if (version->n_retired > 0) return HR_VERSION_UNLOADING;
+    return version->failure.code != HR_OK ? HR_VERSION_FAILED : HR_VERSION_AVAILABLE;
+}
+
+static hr_version_status status_of(const hr_version *version) {
+    bool serves = version->model != NULL;
+    return (hr_version_status){
+        .version = version->version,
+        .state = state_of(version),
+        .reason = version->failure.code != HR_OK ? version->failure.message : "",
+        .model = version->model,
+        .load_ms = serves ? version->load_ms : 0,
+        .loaded_unix_ms = serves ? version->loaded_unix_ms : 0,
+    };
+}
+
+static const char *error_of(const hr_version_group *group) {
+    if (group->folder_error.code != HR_OK) return group->folder_error.message;
+    return group->labels_error.code != HR_OK ? group->labels_error.message : "";
+}
+
+void hr_repository_status(hr_repository *repository,
+                          void (*visit)(const hr_model_status *model, const hr_version_status *version,
+                                        void *arg),
+                          void *arg, char error[HR_ERROR_MESSAGE_SIZE]) {
+    pthread_mutex_lock(&repository->catalog_lock);
+    const hr_error *scan = &repository->scan_error;
+    snprintf(error, HR_ERROR_MESSAGE_SIZE, "%s", scan->code != HR_OK ? scan->message : "");
+    for (size_t g = 0; g < repository->catalog->n_groups; g++) {
+        const hr_version_group *group = repository->catalog->groups[g];
+        const hr_model_status model = {.name = group->name,
+                                       .labels = group->labels,
+                                       .n_labels = group->n_labels,
+                                       .error = error_of(group)};
+        for (size_t v = 0; v < group->n_versions; v++) {
+            const hr_version_status version = status_of(group->versions[v]);
+            visit(&model, &version, arg);
+        }
+    }
+    pthread_mutex_unlock(&repository->catalog_lock);
+}
+
+/* ---- Changes ---- */
+
+void hr_repository_submit(hr_repository *repository, hr_repository_call *call) {
+    call->resolved = call->version;
+    call->error.code = HR_OK;
+    if (repository->root == NULL)
+        hr_error_set(&call->error, HR_UNIMPLEMENTED, "a repository of one folder does not change");
+    else if (atomic_load(&repository->draining))
+        hr_error_set(&call->error, HR_UNAVAILABLE, "the server is shutting down");
+    if (call->error.code != HR_OK) {
+        call->done(call);
+        return;
+    }
+    call->message.handle = hr_repository_take_call__;
+    hr_mailbox_put(repository->to_decider, &call->message.mail);
 }

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,12 +47,17 @@ void *__wrap_aligned_alloc(size_t alignment, size_t nbytes) {
     return may_allocate() ? __real_aligned_alloc(alignment, nbytes) : NULL;
 }
 
-static char dir[256];
+static char root[256], dir[300]; /* root/tiny/1 */
 
 static int make_folder(void **state) {
     (void)state;
     test_tensors tensors = {0};
-    test_folder_make(dir, sizeof dir);
+    test_folder_make(root, sizeof root);
+    test_folder_sub(root, "tiny");
+    test_folder_sub(root, "tiny/1");
+    snprintf(dir, sizeof dir, "%s/tiny", root);
+    test_write_bytes(dir, "labels.json", "{\"stable\": 1}", 13);
+    snprintf(dir, sizeof dir, "%s/tiny/1", root);
     test_write_config(dir, test_tiny_config);
     test_tiny_tensors(&tensors, "batch");
     test_tensors_find(&tensors, "tower.time.0.weight")->dtype = "F16";
@@ -63,27 +69,37 @@ static int make_folder(void **state) {
 
 static int remove_folder(void **state) {
     (void)state;
-    test_folder_remove(dir);
+    test_folder_remove(root);
     return 0;
 }
 
-static void memory_may_end_anywhere(void **state) {
-    (void)state;
-    static const hr_repository_options options = {.model = {.backend = "reference", .n_workers = 2}};
+static const hr_repository_options options = {.model = {.backend = "reference", .n_workers = 2},
+                                              .warm_rows = 2};
+
+static hr_status open_folder(hr_repository **repository, hr_error *err) {
+    return hr_repository_open_folder(dir, &options, repository, err);
+}
+
+static hr_status open_root(hr_repository **repository, hr_error *err) {
+    return hr_repository_open(root, &options, repository, err);
+}
+
+/* expected: what a failure may be besides OUT_OF_MEMORY. */
+static void check_every_allocation(hr_status (*open)(hr_repository **repository, hr_error *err),
+                                   hr_status expected) {
     hr_status status = HR_OUT_OF_MEMORY;
     size_t allowed = 0;
     for (; status != HR_OK; allowed++) {
         hr_repository *repository;
         hr_error err = {0};
         allocations_left = allowed;
-        status = hr_repository_open_folder(dir, &options, &repository, &err);
+        status = open(&repository, &err);
         allocations_left = SIZE_MAX;
         if (status == HR_OK) {
             hr_repository_close(repository);
             break;
         }
-        /* jansson cannot say that memory ended; its readers then find no JSON, or a value missing. */
-        if (status != HR_OUT_OF_MEMORY && status != HR_INVALID_ARGUMENT) {
+        if (status != HR_OUT_OF_MEMORY && status != expected) {
             fail_msg("%zu allocations: %d \"%s\"", allowed, status, err.message);
         }
         assert_null(repository);
@@ -93,7 +109,20 @@ static void memory_may_end_anywhere(void **state) {
     assert_true(allowed > 50); /* it did fail at many places */
 }
 
+/* jansson cannot say that memory ended; its readers then find no JSON, or a value missing. */
+static void memory_may_end_anywhere(void **state) {
+    (void)state;
+    check_every_allocation(open_folder, HR_INVALID_ARGUMENT);
+}
+
+/* The version fails, and there is no other. */
+static void memory_may_end_while_a_repository_is_opened(void **state) {
+    (void)state;
+    check_every_allocation(open_root, HR_NOT_FOUND);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(memory_may_end_anywhere)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(memory_may_end_anywhere),
+                                       cmocka_unit_test(memory_may_end_while_a_repository_is_opened)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
