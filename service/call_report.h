@@ -40,9 +40,9 @@ typedef struct hr_call_report {
     hr_call_class priority;
     uint64_t queue_ns;    /* waiting: admitted and neither fetched, encoded nor computed */
     uint64_t features_ns; /* in the store */
-    uint64_t encode_ns;
-    uint64_t model_ns; /* forward, fusion and ranking */
-    uint64_t total_ns; /* from received_ns */
+    uint64_t encode_ns;   /* its batches being encoded, and none computed */
+    uint64_t model_ns;    /* forward, fusion and ranking */
+    uint64_t total_ns;    /* from received_ns */
     bool user_missing, store_failed;
     uint32_t items_missing, items_stale, values_invalid;
 } hr_call_report;

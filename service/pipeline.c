@@ -138,7 +138,10 @@ void hr_pipeline_count(hr_pipeline *pipeline, hr_pipeline_counts *counts) {
     counts->submitted = atomic_load(&pipeline->submitted); /* last: never less than the four together */
     counts->in_flight = (uint32_t)(counts->submitted - counts->answered - counts->refused -
                                    counts->cancelled - counts->failed);
-    hr_scheduler_count(pipeline->scheduler, &counts->queued_calls, &counts->queued_rows);
+    hr_scheduler_counts waiting;
+    hr_scheduler_count(pipeline->scheduler, &waiting);
+    counts->queued_calls = waiting.waiting_calls;
+    counts->queued_rows = waiting.waiting_rows;
 }
 
 /* ---- Workers ---- */

@@ -47,6 +47,7 @@ void hr_call_fetch(hr_call_state *state, hr_store *store, void (*done)(hr_fetch 
     fetch->arena = state->call->arena;
     fetch->done = done;
     fetch->arg = state;
+    state->fetched_when_opened = hr_store_is_synchronous(store);
     state->fetch_begun_ns = hr_clock_ns();
     hr_store_fetch(store, fetch);
 }
@@ -122,7 +123,6 @@ static hr_status report_features(hr_call_state *state, bool strict, hr_error *er
 static hr_status encode_shared(hr_call_state *state, hr_arena *scratch, hr_error *err) {
     hr_rank_call *call = state->call;
     const hr_model *model = state->assignment.model;
-    uint64_t begun_ns = hr_clock_ns();
     uint32_t n_invalid;
     hr_status status =
         hr_request_encode_shared(hr_servable_encoder(model), hr_model_schema(model), call->request,
@@ -134,7 +134,6 @@ static hr_status encode_shared(hr_call_state *state, hr_arena *scratch, hr_error
     if (state->slice.logits == NULL)
         return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the scores exceed the request's memory cap");
     atomic_init(&state->n_invalid, n_invalid);
-    atomic_init(&state->encode_ns, hr_clock_ns() - begun_ns);
     return HR_OK;
 }
 
@@ -149,13 +148,11 @@ hr_status hr_call_open(hr_call_state *state, bool strict_features, hr_arena *scr
 hr_status hr_call_encode_items(hr_call_state *state, uint32_t first, uint32_t n, hr_arena *scratch,
                                hr_error *err) {
     const hr_model *model = state->assignment.model;
-    uint64_t begun_ns = hr_clock_ns();
     uint32_t n_invalid;
     hr_status status =
         hr_request_encode_items(hr_servable_encoder(model), hr_model_schema(model), state->call->request,
                                 &state->fetch, scratch, &state->slice, first, n, &n_invalid, err);
     atomic_fetch_add_explicit(&state->n_invalid, n_invalid, memory_order_relaxed);
-    atomic_fetch_add_explicit(&state->encode_ns, hr_clock_ns() - begun_ns, memory_order_relaxed);
     return status;
 }
 
@@ -190,7 +187,9 @@ void hr_call_clock(hr_call_state *state) {
     const hr_rank_call *call = state->call;
     hr_call_report *report = &state->report;
     report->values_invalid = atomic_load(&state->n_invalid);
-    report->encode_ns = atomic_load(&state->encode_ns);
+    report->encode_ns = state->scheduled.preparing_ns;
+    if (state->fetched_when_opened && report->encode_ns >= report->features_ns)
+        report->encode_ns -= report->features_ns;
     report->model_ns += state->scheduled.computing_ns;
     report->total_ns = hr_clock_ns() - call->received_ns;
     const uint64_t worked_ns = report->features_ns + report->encode_ns + report->model_ns;

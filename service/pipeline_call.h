@@ -19,9 +19,9 @@ typedef struct hr_call_state {
     hr_assignment assignment; /* owned */
     hr_fetch fetch;
     uint64_t fetch_begun_ns;
-    hr_slice slice; /* all its rows and logits, once it is open */
+    hr_slice slice;           /* all its rows and logits, once it is open */
+    bool fetched_when_opened; /* the fetch is part of preparing the first rows */
     atomic_uint n_invalid;
-    atomic_ullong encode_ns;
     hr_call_report report;
 } hr_call_state;
 

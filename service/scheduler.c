@@ -60,10 +60,9 @@ void hr_scheduler_close(hr_scheduler *s) {
     pthread_mutex_unlock(&s->lock);
 }
 
-void hr_scheduler_count(hr_scheduler *s, uint32_t *n_calls, uint64_t *n_rows) {
+void hr_scheduler_count(hr_scheduler *s, hr_scheduler_counts *counts) {
     pthread_mutex_lock(&s->lock);
-    *n_calls = s->n_untouched;
-    *n_rows = s->n_untaken;
+    *counts = (hr_scheduler_counts){s->n_untouched, s->n_untaken, s->n_waiting};
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -288,7 +287,19 @@ static uint32_t batch_limit(const hr_scheduler *s, uint64_t n_ready) {
     return share < most ? (uint32_t)share : most;
 }
 
-static void take_rows(hr_scheduler *s, hr_batch *batch, hr_scheduled *call, uint32_t n_rows) {
+/* Before a part of the call is taken, launched or done. */
+static void pass_time(hr_scheduled *call, uint64_t now_ns) {
+    if (now_ns <= call->since_ns) return; /* another worker looked at the clock later, but came first */
+    uint64_t passed_ns = now_ns - call->since_ns;
+    if (call->n_computing > 0)
+        call->computing_ns += passed_ns;
+    else if (call->n_parts > 0)
+        call->preparing_ns += passed_ns;
+    call->since_ns = now_ns;
+}
+
+static void take_rows(hr_scheduler *s, hr_batch *batch, hr_scheduled *call, uint32_t n_rows,
+                      uint64_t now_ns) {
     hr_lane *lane = call->lane;
     hr_part *part = &batch->parts[batch->n_parts++];
     *part = (hr_part){.call = call,
@@ -296,6 +307,7 @@ static void take_rows(hr_scheduler *s, hr_batch *batch, hr_scheduled *call, uint
                       .n_rows = n_rows,
                       .whole = n_rows == call->n_rows};
     batch->n_rows += n_rows;
+    pass_time(call, now_ns);
     call->n_parts++;
     if (call->n_left == call->n_rows) s->n_untouched--;
     s->n_untaken -= n_rows;
@@ -322,7 +334,7 @@ static void fill(hr_scheduler *s, hr_batch *batch, hr_lane *lane, hr_call_class 
             continue;
         }
         uint32_t room = limit - batch->n_rows;
-        take_rows(s, batch, call, call->n_left < room ? call->n_left : room);
+        take_rows(s, batch, call, call->n_left < room ? call->n_left : room, now_ns);
     }
     lane_drop(s, lane);
 }
@@ -415,7 +427,8 @@ uint32_t hr_scheduler_launch(hr_scheduler *s, hr_batch *batch) {
         part->launched = call->error.code == HR_OK;
         if (!part->launched) continue;
         batch->n_rows += part->n_rows;
-        if (call->n_computing++ == 0) call->computing_since_ns = now_ns;
+        pass_time(call, now_ns);
+        call->n_computing++;
     }
     pthread_mutex_unlock(&s->lock);
     return batch->n_rows;
@@ -430,8 +443,8 @@ void hr_scheduler_done(hr_scheduler *s, hr_batch *batch) {
     s->busy_until_ns -= batch->taken_ns + batch->expected_ns;
     for (uint32_t i = 0; i < batch->n_parts; i++) {
         hr_scheduled *call = batch->parts[i].call;
-        if (batch->parts[i].launched && --call->n_computing == 0)
-            call->computing_ns += now_ns - call->computing_since_ns;
+        pass_time(call, now_ns);
+        call->n_computing -= batch->parts[i].launched;
         call->n_parts--;
         end_if_through(s, call, &batch->ended);
     }

@@ -59,6 +59,7 @@ struct hr_scheduled {
     /* Out, once it ended. */
     hr_error error;        /* code HR_OK: every row was computed */
     uint64_t computing_ns; /* the time during which at least one batch with its rows was computed */
+    uint64_t preparing_ns; /* the time during which none was, but at least one was opened and encoded */
     hr_scheduled *next;    /* in hr_batch.ended */
     /* The scheduler's own. */
     hr_deadline_node node; /* in a tree of its lane while rows of it may be taken */
@@ -68,7 +69,7 @@ struct hr_scheduled {
     uint32_t n_parts;     /* taken and not done */
     uint32_t n_computing; /* of those, launched */
     uint32_t error_row;   /* which row's error it is: the first one's is kept */
-    uint64_t computing_since_ns;
+    uint64_t since_ns;    /* of the two times */
     bool fetching, opened, counted, in_tree, pending;
 };
 
@@ -143,7 +144,11 @@ void hr_scheduler_drain(hr_scheduler *scheduler);
 /* Drains, waits until every call has ended, and lets the workers go. */
 void hr_scheduler_close(hr_scheduler *scheduler);
 
-/* Calls and rows that wait: no worker has begun with the call, or taken the row. */
-void hr_scheduler_count(hr_scheduler *scheduler, uint32_t *n_calls, uint64_t *n_rows);
+typedef struct hr_scheduler_counts {
+    uint32_t waiting_calls; /* admitted, and no worker has begun with it */
+    uint64_t waiting_rows;  /* of admitted calls, not taken by any worker */
+    uint32_t idle_workers;  /* that wait for something to take */
+} hr_scheduler_counts;
+void hr_scheduler_count(hr_scheduler *scheduler, hr_scheduler_counts *counts);
 
 #endif
