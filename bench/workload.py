@@ -1,7 +1,9 @@
 """Writes the models that are measured as real model folders: config.json and
 model.safetensors, random weights from a fixed seed. Every program under test reads the same files.
 
-    workload.py base DIR
+    workload.py base|large|tiny DIR
+
+`base` and `large` are BENCH.md's; `tiny` is what is left of `base` where the network shall cost next to nothing.
 """
 
 import json
@@ -60,6 +62,17 @@ def scaled(features, factor):
     return [(f, width if f["kind"] == "number" else width * factor) for f, width in features]
 
 
+TINY_TABLES = {"user": (1000, 4, "hash"), "video": (1000, 4, "hash"), "scene": (32, 4, "direct")}
+
+
+def features_tiny():
+    t = {name: width for name, (_, width, _) in TINY_TABLES.items()}
+    return [feature("user_id", "user", "id", t["user"], table="user"),
+            feature("video_id", "item", "id", t["video"], table="video", field="item_id"),
+            feature("count_0", "item", "number", 1, log1p=True, mean=3.0, std=2.0),
+            feature("tab", "context", "id", t["scene"], table="scene")]
+
+
 def network(groups, experts, hidden, rank, task_hidden, shared, per_group, tasks, per_task, tower):
     """HoME as BENCH counts it: a meta layer of groups and shared, a task layer, a tower per task."""
     gate = {"loras": 2, "rank": rank}
@@ -77,23 +90,31 @@ def network(groups, experts, hidden, rank, task_hidden, shared, per_group, tasks
             "tasks": [{"name": n, "input": f"task.{n}", "tower": tower} for n in names]}
 
 
-WORKLOADS = {
-    "base": (1, lambda: network(["watch", "interaction"], 2, [512, 256], 128, [256, 128], 2, 2, 12, 1, [64])),
-    "large": (4, lambda: network(["watch", "interaction", "follow"], 4, [1024, 512], 256, [512, 256], 4, 4, 24, 2,
-                                 [128])),
+def wide(factor):
+    """The tables and features of D = 1024 * factor."""
+    features = scaled(features_1024(), factor)
+    if factor > 1:  # what the numbers of width 1 left short
+        short = 1024 * factor - sum(w for _, w in features)
+        features.append(feature("more_state", "user", "numbers", short, length=short))
+    return {t: (rows, w * factor, index) for t, (rows, w, index) in TABLES.items()}, features
+
+
+WORKLOADS = {  # name: its tables and features, its network
+    "base": (lambda: wide(1), lambda: network(["watch", "interaction"], 2, [512, 256], 128, [256, 128], 2, 2, 12, 1,
+                                              [64])),
+    "large": (lambda: wide(4), lambda: network(["watch", "interaction", "follow"], 4, [1024, 512], 256, [512, 256], 4,
+                                               4, 24, 2, [128])),
+    "tiny": (lambda: (TINY_TABLES, features_tiny()), lambda: network(["watch"], 1, [8], 4, [8], 1, 1, 2, 1, [])),
 }
 
 
 def config(name):
-    factor, make = WORKLOADS[name]
-    features = scaled(features_1024(), factor)
-    width = sum(w for _, w in features)
-    if factor > 1:  # what the numbers of width 1 left short
-        features.append(feature("more_state", "user", "numbers", 1024 * factor - width, length=1024 * factor - width))
-    tables = {t: {"rows": rows, "dim": w * factor, "index": index} for t, (rows, w, index) in TABLES.items()}
+    inputs, make = WORKLOADS[name]
+    tables, features = inputs()
     net = make()
     weights = {t["name"]: 1.0 for t in net["tasks"]}
-    return {"format": "homerank/1", "description": f"workload {name}, random weights", "tables": tables,
+    return {"format": "homerank/1", "description": f"workload {name}, random weights",
+            "tables": {t: {"rows": rows, "dim": w, "index": index} for t, (rows, w, index) in tables.items()},
             "features": [f for f, _ in features], "network": net,
             "fusion": {"kind": "weighted_sum", "weights": weights}}, sum(w for _, w in features)
 

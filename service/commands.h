@@ -14,6 +14,7 @@
 int hr_command_serve(const hr_options *options);
 int hr_command_score(const hr_options *options);
 int hr_command_rank(const hr_options *options);
+int hr_command_load(const hr_options *options);
 int hr_command_features_load(const hr_options *options);
 int hr_command_features_get(const hr_options *options);
 int hr_command_inspect(const hr_options *options);

@@ -65,6 +65,7 @@ static int run_command(hr_command command, const hr_options *options) {
         [HR_COMMAND_SERVE] = hr_command_serve,
         [HR_COMMAND_SCORE] = hr_command_score,
         [HR_COMMAND_RANK] = hr_command_rank,
+        [HR_COMMAND_LOAD] = hr_command_load,
         [HR_COMMAND_FEATURES_LOAD] = hr_command_features_load,
         [HR_COMMAND_FEATURES_GET] = hr_command_features_get,
         [HR_COMMAND_INSPECT] = hr_command_inspect,

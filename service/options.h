@@ -20,6 +20,7 @@ typedef enum hr_command {
     HR_COMMAND_SERVE,
     HR_COMMAND_SCORE,
     HR_COMMAND_RANK,
+    HR_COMMAND_LOAD,
     HR_COMMAND_FEATURES_LOAD,
     HR_COMMAND_FEATURES_GET,
     HR_COMMAND_INSPECT,
@@ -58,13 +59,19 @@ typedef struct hr_options {
     uint32_t grace_ms;
     bool strict_features;
 
-    const char *in, *out; /* score, features load */
+    const char *in, *out; /* score, features load, load */
     uint64_t from_line;
 
     const char *target, *user, *items; /* rank */
     hr_option_list context;
     uint32_t top_k, timeout_ms;
     bool json;
+
+    const char *rate, *phases; /* load; items, users: see service/load_requests.h */
+    const char *item_ids, *users, *zipf;
+    uint32_t in_flight, duration_s, warmup_s, connections, requests, max_in_flight, cancel_percent, priority;
+    uint64_t seed;
+    bool timeline;
 
     const char *entity, *id; /* features get */
 

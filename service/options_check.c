@@ -2,6 +2,8 @@
 #include <string.h>
 
 #include "features/store.h"
+#include "service/load_plan.h"
+#include "service/load_text.h"
 #include "service/options_table.h"
 #include "service/server_address.h"
 
@@ -29,4 +31,34 @@ hr_status hr_option_check_pair(const char *text, const hr_option_list *before, h
                                 hr_quote(text, n_key).text);
     }
     return HR_OK;
+}
+
+hr_status hr_option_check_rate(const char *text, const hr_option_list *before, hr_error *err) {
+    (void)before;
+    double rate;
+    return hr_load_read_rate(text, &rate, err);
+}
+
+hr_status hr_option_check_phases(const char *text, const hr_option_list *before, hr_error *err) {
+    (void)before;
+    hr_load_plan plan = {0};
+    return hr_load_plan_read_phases(&plan, text, 0, err);
+}
+
+hr_status hr_option_check_sizes(const char *text, const hr_option_list *before, hr_error *err) {
+    (void)before;
+    hr_load_sizes sizes;
+    return hr_load_read_sizes(text, &sizes, err);
+}
+
+hr_status hr_option_check_range(const char *text, const hr_option_list *before, hr_error *err) {
+    (void)before;
+    hr_load_range range;
+    return hr_load_read_range(text, &range, err);
+}
+
+hr_status hr_option_check_zipf(const char *text, const hr_option_list *before, hr_error *err) {
+    (void)before;
+    double exponent;
+    return hr_load_read_decimal(text, 0, HR_LOAD_MAX_ZIPF, &exponent, err);
 }

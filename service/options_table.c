@@ -4,10 +4,11 @@
 #define SERVE         (1u << HR_COMMAND_SERVE)
 #define SCORE         (1u << HR_COMMAND_SCORE)
 #define RANK          (1u << HR_COMMAND_RANK)
+#define LOAD          (1u << HR_COMMAND_LOAD)
 #define FEATURES_LOAD (1u << HR_COMMAND_FEATURES_LOAD)
 #define FEATURES_GET  (1u << HR_COMMAND_FEATURES_GET)
 #define INSPECT       (1u << HR_COMMAND_INSPECT)
-#define ALL           (SERVE | SCORE | RANK | FEATURES_LOAD | FEATURES_GET | INSPECT)
+#define ALL           (SERVE | SCORE | RANK | LOAD | FEATURES_LOAD | FEATURES_GET | INSPECT)
 
 #define MEMBER(name)   .offset = offsetof(hr_options, name)
 #define TEXT(v)        .type = HR_OPTION_TEXT, .value = (v)
@@ -136,7 +137,7 @@ const hr_option_row hr_option_rows[] = {
      .help = "The id of the user or item."},
 
     /* One call. */
-    {.name = "target", ADDRESS, MEMBER(target), .fallback = "127.0.0.1:50051", .commands = RANK,
+    {.name = "target", ADDRESS, MEMBER(target), .fallback = "127.0.0.1:50051", .commands = RANK | LOAD,
      .help = "The server."},
     {.name = "user", TEXT("ID"), MEMBER(user), .commands = RANK, .required = true,
      .help = "The user to rank for."},
@@ -145,14 +146,58 @@ const hr_option_row hr_option_rows[] = {
     {.name = "context", LIST("KEY=VALUE"), .check = hr_option_check_pair, MEMBER(context), .commands = RANK,
      .help = "A feature of the request, its value in JSON (a word that is not JSON is a string); may be "
              "given again."},
-    {.name = "model", TEXT("NAME"), MEMBER(model), .commands = RANK,
+    {.name = "model", TEXT("NAME"), MEMBER(model), .commands = RANK | LOAD,
      .help = "The model: NAME, NAME@VERSION or NAME:LABEL; else the server's default."},
     {.name = "top-k", UINT32(0, 1000000), MEMBER(top_k), .fallback = "0", .commands = RANK,
      .help = "Return the best N items only; 0 is all."},
-    {.name = "timeout-ms", UINT32(0, 3600000), MEMBER(timeout_ms), .fallback = "5000", .commands = RANK,
-     .help = "The call's deadline; 0 is none."},
-    {.name = "json", BOOL, MEMBER(json), .fallback = "false", .commands = RANK,
-     .help = "Print the answer as one line of JSON instead of a table."},
+    {.name = "timeout-ms", UINT32(0, 3600000), MEMBER(timeout_ms), .fallback = "5000",
+     .commands = RANK | LOAD, .help = "A call's deadline; 0 is none."},
+    {.name = "json", BOOL, MEMBER(json), .fallback = "false", .commands = RANK | LOAD,
+     .help = "Print one line of JSON instead of tables."},
+
+    /* Load. */
+    {.name = "rate", TEXT("R"), .check = hr_option_check_rate, MEMBER(rate), .commands = LOAD,
+     .help = "Open loop: R requests a second (0.5, 200), arriving at random and waiting for no answer."},
+    {.name = "phases", TEXT("R:S,..."), .check = hr_option_check_phases, MEMBER(phases), .commands = LOAD,
+     .help = "Open loop, a rate after the other: 70:10,200:5,70:5 is 70 requests a second for 10 seconds, and "
+             "so on; told of one by one."},
+    {.name = "in-flight", UINT32(0, 100000), MEMBER(in_flight), .fallback = "0", .commands = LOAD,
+     .help = "Closed loop: N requests under way at all times, to find what the server can do at most."},
+    {.name = "duration-s", UINT32(1, 86400), MEMBER(duration_s), .fallback = "10", .commands = LOAD,
+     .help = "Seconds of --rate or --in-flight."},
+    {.name = "warmup-s", UINT32(0, 3600), MEMBER(warmup_s), .fallback = "2", .commands = LOAD,
+     .help = "Seconds before, at the first rate, which are not told of."},
+    {.name = "in", TEXT("FILE"), MEMBER(in), .commands = LOAD,
+     .help = "Send these requests, JSON lines as for score, in turn; without it they are made up."},
+    {.name = "items", TEXT("N,..."), .check = hr_option_check_sizes,
+     MEMBER(items), .fallback = "500", .commands = LOAD,
+     .help = "Items of a made-up request; of several numbers each is taken equally often."},
+    {.name = "item-ids", TEXT("A..B"), .check = hr_option_check_range,
+     MEMBER(item_ids), .fallback = "v0..v99999", .commands = LOAD,
+     .help = "The items that are asked for."},
+    {.name = "users", TEXT("A..B"), .check = hr_option_check_range,
+     MEMBER(users), .fallback = "u0..u9999", .commands = LOAD,
+     .help = "The users that ask."},
+    {.name = "zipf", TEXT("S"), .check = hr_option_check_zipf,
+     MEMBER(zipf), .fallback = "1", .commands = LOAD,
+     .help = "How unequally made-up requests take items and users: the n-th one as often as 1/n^S; 0 is "
+             "equally."},
+    {.name = "requests", UINT32(1, 1000000), MEMBER(requests), .fallback = "4096", .commands = LOAD,
+     .help = "Different requests, at most; they are packed beforehand and sent in turn."},
+    {.name = "priority", UINT32(0, 1), MEMBER(priority), .fallback = "0", .commands = LOAD,
+     .help = "1 makes all requests batch work, which yields to the others."},
+    {.name = "cancel-percent", UINT32(0, 100), MEMBER(cancel_percent), .fallback = "0", .commands = LOAD,
+     .help = "Of the calls, how many are cancelled under way: when the next one is sent."},
+    {.name = "connections", UINT32(1, 1024), MEMBER(connections), .fallback = "1", .commands = LOAD,
+     .help = "TCP connections, used in turn."},
+    {.name = "threads", UINT32(1, 64), MEMBER(threads), .fallback = "1", .commands = LOAD,
+     .help = "Pairs of threads that send and receive; no more than connections are used."},
+    {.name = "max-in-flight", UINT32(1, 1000000), MEMBER(max_in_flight), .fallback = "10000",
+     .commands = LOAD, .help = "Open loop: an arrival is not sent, and counted so, while N calls are under way."},
+    {.name = "seed", UINT64(0, UINT64_MAX), MEMBER(seed), .fallback = "1", .commands = LOAD,
+     .help = "Of the made-up requests and of the arrivals: the same again for the same seed."},
+    {.name = "timeline", BOOL, MEMBER(timeline), .fallback = "false", .commands = LOAD,
+     .help = "Print a table of every second too."},
 
     /* Of every command. */
     {.name = "config", TEXT("FILE"), MEMBER(config), .commands = SERVE,
@@ -176,6 +221,9 @@ const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
                           "--in requests.jsonl --out answers.jsonl.zst"},
     [HR_COMMAND_RANK] = {"rank", NULL, "Ask a running server to rank items for a user, and print its answer.",
                          "homerank rank --user u1 --items v1,v2,v3 --context hour=20"},
+    [HR_COMMAND_LOAD] = {"load", NULL,
+                         "Send a running server requests at a rate, and tell latencies, refusals and failures.",
+                         "homerank load --rate 200 --items 500 --item-ids v0..v99999 --users u0..u9999"},
     [HR_COMMAND_FEATURES_LOAD] = {"features load", NULL,
                                   "Load records of users and items from JSON lines into a store.",
                                   "homerank features load --store lmdb:features.lmdb --in features.jsonl.gz"},

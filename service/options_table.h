@@ -60,6 +60,11 @@ hr_status hr_option_store(const hr_option_row *row, const char *text, hr_options
 hr_option_check hr_option_check_address; /* HOST:PORT */
 hr_option_check hr_option_check_store;   /* a store's URI */
 hr_option_check hr_option_check_pair;    /* KEY=VALUE, each KEY once */
+hr_option_check hr_option_check_rate;    /* of `load`: requests per second */
+hr_option_check hr_option_check_phases;  /* RATE:SECONDS,... */
+hr_option_check hr_option_check_sizes;   /* N,... */
+hr_option_check hr_option_check_range;   /* v0..v9999 */
+hr_option_check hr_option_check_zipf;    /* an exponent */
 
 /* Reads the YAML file at options->config into the rows that are not yet given[hr_option_n_rows], and marks
  * them. Errors: IO, INVALID_ARGUMENT "FILE:LINE: ...", OUT_OF_MEMORY. */

@@ -80,6 +80,13 @@ class CommandLine(unittest.TestCase):
                  "--context", "hour"),
                 ('rank: --context: expected "hour" once, found again', "rank", "--user", "u", "--items", "a",
                  "--context", "hour=1", "--context", "hour=2"),
+                ('homerank load: --phases: expected RATE:SECONDS, found "70"', "load", "--phases", "70"),
+                ('--item-ids: expected a range like v0..v9999', "load", "--rate", "1", "--item-ids", "v9..v0"),
+                ("expected one of --rate, --phases and --in-flight, found none", "load"),
+                ("expected one of --rate, --phases and --in-flight, found several", "load", "--rate", "1",
+                 "--in-flight", "1"),
+                ("--item-ids: expected at least the 11 ids", "load", "--rate", "1", "--items", "11", "--item-ids",
+                 "v0..v9"),
                 ('unknown command "nonsense"', "help", "nonsense")]:
             with self.subTest(arguments):
                 self.assert_fails(2, re.escape(pattern), *arguments)
@@ -167,6 +174,37 @@ class CommandLine(unittest.TestCase):
         offline = run("score", "--model", self.model, "--store", self.store, "--in", "-", "--out", "-",
                       input=json.dumps(request) + "\n")
         self.assertEqual(json.loads(offline.stdout)["items"], answer["items"], "served as scored")
+
+    def test_a_server_is_loaded_and_every_call_accounted_for(self):
+        server = Server("--models", self.models, "--store", self.store)
+        requests = os.path.join(self.folder, "requests.jsonl")
+        ask = ["load", "--target", server.address, "--in", requests, "--duration-s", "1", "--warmup-s", "0"]
+        try:
+            report = json.loads(run(*ask, "--rate", "100", "--json").stdout)
+            table = run(*ask, "--in-flight", "2", "--timeline").stdout
+            wrong = run(*ask, "--rate", "50", "--model", "nobody")
+        finally:
+            self.assertEqual(server.stop(), 0)
+        (phase,) = report["phases"]
+        self.assertEqual(phase["answered"], phase["sent"])
+        self.assertEqual(phase["statuses"], {"OK": phase["sent"]})
+        self.assertTrue(40 < phase["sent"] < 160, phase["sent"])
+        latency = phase["latency_us"]
+        self.assertEqual(latency["count"], phase["sent"])
+        self.assertTrue(0 < latency["p50"] <= latency["p99"] <= latency["p99.9"] <= latency["max"])
+        self.assertLess(phase["server_us"]["total"]["p50"], latency["p50"])
+        self.assertEqual(sum(second["sent"] for second in report["timeline"]), phase["sent"])
+        self.assertRegex(table, r"in flight +seconds +sent +answered")
+        self.assertRegex(table, r"\n  server's features +\d+ ")
+        self.assertRegex(table, r"\nsecond +sent ")
+        self.assertEqual(wrong.returncode, 0)
+        self.assertRegex(wrong.stdout, r'NOT_FOUND, \d+ times: .*"nobody"')
+
+    def test_requests_that_are_none_are_named_by_their_line(self):
+        path = os.path.join(self.folder, "bad.jsonl")
+        with open(path, "w", encoding="utf-8") as out:
+            out.write('{"user_id":"u","item_ids":["a"]}\n{"user":7}\n')
+        self.assert_fails(1, re.escape(path + ":2: "), "load", "--rate", "1", "--in", path)
 
     def test_the_file_configures_and_flags_win(self):
         path = os.path.join(self.folder, "serve.yaml")
