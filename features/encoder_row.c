@@ -333,7 +333,7 @@ hr_status hr_encode_inline(const hr_encoder *encoder, hr_entity entity, const hr
         const hr_encoder_step *step = &plan->steps[i];
         if (step->binding == HR_BINDING_OWN_ID || !bindings[step->binding].is_inline) continue;
         if (n_wrong != NULL) *n_invalid -= n_wrong[1 + i];
-        status = encode_step(plan, step, source_of_step(step, NULL, bindings), row, n_invalid, err);
+        status = encode_step(plan, step, source_of_step(step, "", bindings), row, n_invalid, err);
     }
     return status;
 }
