@@ -15,8 +15,26 @@
 #include "service/runtime.h"
 #include "service/server.h"
 
-static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, hr_server **started,
-                              hr_error *err) {
+static hr_status open_exposures(const hr_options *options, hr_monitor *monitor, hr_exposures **exposures,
+                                hr_error *err) {
+    const hr_exposures_options log = {
+        .path = options->exposures,
+        .stream = options->exposure_stream,
+        .stream_maxlen = options->exposure_stream_maxlen,
+        .max_file_nbytes = options->exposures_max_bytes,
+        .max_file_age_s = options->exposures_max_age_s,
+        .max_waiting_nbytes = options->exposures_buffer_bytes,
+        .grace_ms = options->grace_ms,
+    };
+    *exposures = NULL;
+    if (log.path[0] == '\0' && log.stream[0] == '\0') return HR_OK;
+    hr_status status = hr_exposures_open(&log, exposures, err);
+    if (status) return status;
+    return hr_metrics_add(hr_monitor_metrics(monitor), hr_exposures_collect, *exposures, err);
+}
+
+static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, hr_exposures *exposures,
+                              hr_server **started, hr_error *err) {
     hr_server_options server = {
         .listen = options->listen,
         .n_pollers = options->pollers,
@@ -25,6 +43,7 @@ static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, 
         .max_call_nbytes = options->max_call_bytes,
         .max_open_nbytes = options->max_open_bytes,
         .grace_ms = options->grace_ms,
+        .exposures = exposures,
     };
     return hr_server_start(&server, pipeline, started, err);
 }
@@ -66,23 +85,25 @@ static void wait_for_signal(const sigset_t *signals) {
 /* From the first listener to the last; the monitor sees the server's end, and is closed before what it shows.
  */
 static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monitor *monitor, hr_error *err) {
+    hr_exposures *exposures;
     hr_server *server = NULL;
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    hr_status status = start_server(options, runtime->pipeline, &server, err);
-    if (status) return status;
-    status = hr_monitor_serving(monitor, runtime->repository, runtime->pipeline, server, err);
+    hr_status status = open_exposures(options, monitor, &exposures, err);
+    if (!status) status = start_server(options, runtime->pipeline, exposures, &server, err);
+    if (!status) status = hr_monitor_serving(monitor, runtime->repository, runtime->pipeline, server, err);
     if (!status) {
         log_listening(options, runtime, server);
         wait_for_signal(&signals);
     }
     hr_monitor_stopping(monitor);
-    hr_server_stop(server);
+    if (server != NULL) hr_server_stop(server);
     hr_monitor_close(monitor);
-    hr_server_shutdown(server);
+    hr_exposures_close(exposures);
+    if (server != NULL) hr_server_shutdown(server);
     return status;
 }
 

@@ -50,6 +50,9 @@ typedef struct hr_options {
     uint32_t store_connections, store_connect_timeout_ms, store_timeout_ms;
 
     const char *listen, *http; /* http "": not asked for */
+    const char *exposures, *exposure_stream; /* "": not asked for */
+    uint64_t exposures_max_bytes, exposures_buffer_bytes, exposure_stream_maxlen;
+    uint32_t exposures_max_age_s;
     uint32_t pollers;
     uint32_t max_message_bytes, max_call_bytes, max_open_calls;
     uint64_t max_open_bytes;

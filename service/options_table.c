@@ -69,6 +69,25 @@ const hr_option_row hr_option_rows[] = {
     {.name = "http", ADDRESS, MEMBER(http), .commands = SERVE, .in_file = true,
      .help = "Where /metrics (for Prometheus), /healthz and /readyz are served, in clear text and to anyone who can "
              "reach it; nowhere unless given. Port 0 is any free one (the log says which)."},
+    {.name = "exposures", TEXT("FILE"), MEMBER(exposures), .commands = SERVE, .in_file = true,
+     .help = "Log which user was served which variation of which experiment: a JSON line for each, appended when the "
+             "answer is sent."},
+    {.name = "exposures-max-bytes", UINT64(4096, 1ull << 50), MEMBER(exposures_max_bytes),
+     .fallback = "1073741824", .commands = SERVE, .in_file = true,
+     .help = "The exposure file is renamed, with the time behind its name, before it would become larger."},
+    {.name = "exposures-max-age-s", UINT32(0, 1u << 31), MEMBER(exposures_max_age_s), .fallback = "86400",
+     .commands = SERVE, .in_file = true, .help = "And after that long; 0 is never."},
+    {.name = "exposures-buffer-bytes", UINT64(8192, 1ull << 32), MEMBER(exposures_buffer_bytes),
+     .fallback = "16777216", .commands = SERVE, .in_file = true,
+     .help = "So much may wait to be written, for the file and for the stream each; past it exposures are dropped "
+             "and counted, and no answer waits."},
+    {.name = "exposure-stream", TEXT("URI"), MEMBER(exposure_stream), .check = hr_option_check_store,
+     .commands = SERVE, .in_file = true,
+     .help = "Also add them to the stream PREFIX:exposures of a Redis: redis://[USER:PASSWORD@]HOST:PORT[/DB] with "
+             "?prefix=hr."},
+    {.name = "exposure-stream-maxlen", UINT64(1, 1ull << 50), MEMBER(exposure_stream_maxlen),
+     .fallback = "1000000", .commands = SERVE, .in_file = true,
+     .help = "The stream keeps about so many of them, the newest."},
     {.name = "pollers", UINT32(1, 256), MEMBER(pollers), .fallback = "2", .commands = SERVE, .in_file = true,
      .help = "Completion queues, each with a thread that receives calls and sends answers."},
     {.name = "grace-ms", UINT32(0, 3600000), MEMBER(grace_ms), .fallback = "10000", .commands = SERVE,

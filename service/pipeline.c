@@ -111,6 +111,7 @@ void hr_pipeline_submit(hr_pipeline *pipeline, hr_rank_call *call) {
     hr_refusal refusal = HR_REFUSAL_INVALID;
     const bool fetching = !hr_store_is_synchronous(pipeline->store);
     call->response = NULL;
+    call->experiments_version = "";
     call->error.code = HR_OK;
     call->scheduled = NULL;
     atomic_fetch_add(&pipeline->submitted, 1);

@@ -37,6 +37,7 @@ struct hr_rank_call {
     /* Out. */
     hr_error error;                       /* code HR_OK: response is set */
     Homerank__V1__RankResponse *response; /* arena */
+    const char *experiments_version;      /* of the file behind response->experiments; arena; "": none */
     /* The pipeline's own. */
     struct hr_scheduled *scheduled;
 };

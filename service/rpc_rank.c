@@ -4,7 +4,10 @@
  * starts the one batch that sends everything. */
 #include "service/rpc_rank.h"
 
+#include <stdlib.h>
+
 #include "base/clock.h"
+#include "base/log.h"
 #include "service/server_state.h"
 
 typedef struct unary_rank {
@@ -80,7 +83,18 @@ void hr_rank_job_cancel(hr_rank_job *job) {
     hr_pipeline_cancel(job->rpc->server->pipeline, &job->call);
 }
 
+/* An answer's exposures are made while its memory is there, and logged only when it was sent. */
+static void make_exposures(hr_rank_job *job) {
+    const hr_rank_call *call = &job->call;
+    if (job->rpc->server->options.exposures == NULL || call->error.code != HR_OK) return;
+    if (call->response->n_experiments == 0) return;
+    job->exposures =
+        hr_exposure_lines_make(call->request, call->response, call->experiments_version, hr_clock_wall_us());
+    if (job->exposures == NULL) hr_log(HR_LOG_ERROR, "out of memory for an answer's exposures");
+}
+
 grpc_byte_buffer *hr_rank_job_pack(hr_rank_job *job) {
+    make_exposures(job);
     grpc_byte_buffer *answer = job->call.error.code == HR_OK ? hr_rpc_pack(&job->call.response->base) : NULL;
     hr_poller_put_arena(job->rpc->poller, job->call.arena);
     job->call.arena = NULL;
@@ -92,6 +106,11 @@ void hr_rank_job_close(hr_rank_job *job, bool answered) {
     if (!job->accepted) return;
     job->accepted = false;
     hr_server *server = job->rpc->server;
+    if (answered && job->exposures != NULL)
+        hr_exposures_log(server->options.exposures, job->exposures);
+    else
+        free(job->exposures);
+    job->exposures = NULL;
     atomic_fetch_add(answered ? &server->answered : &server->cancelled, 1);
     atomic_fetch_sub(&server->n_open, 1);
 }

@@ -10,10 +10,11 @@
 #include "service/rpc_call.h"
 
 typedef struct hr_rank_job {
-    hr_rank_call call; /* first: the pipeline hands it back */
-    hr_rpc *rpc;       /* borrowed; a job in the pipeline holds a reference of it */
-    bool accepted;     /* counted as open until hr_rank_job_close */
-    size_t nbytes;     /* of the decoded request, counted as open until hr_rank_job_pack */
+    hr_rank_call call;            /* first: the pipeline hands it back */
+    hr_rpc *rpc;                  /* borrowed; a job in the pipeline holds a reference of it */
+    bool accepted;                /* counted as open until hr_rank_job_close */
+    size_t nbytes;                /* of the decoded request, counted as open until hr_rank_job_pack */
+    hr_exposure_lines *exposures; /* owned: what to log once the answer is sent; NULL: nothing */
 } hr_rank_job;
 
 /* Takes a received message in: limits, an arena, decoding. OK: the job is accepted and wants
@@ -30,7 +31,8 @@ void hr_rank_job_cancel(hr_rank_job *job);
  * packed. */
 grpc_byte_buffer *hr_rank_job_pack(hr_rank_job *job);
 
-/* Counts the job out: its answer or error was sent (answered), or there was nobody to send it to. Once. */
+/* Counts the job out, and logs its exposures where its answer was sent: its answer or error was sent
+ * (answered), or there was nobody to send it to. Once. */
 void hr_rank_job_close(hr_rank_job *job, bool answered);
 
 #endif

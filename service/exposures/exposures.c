@@ -79,3 +79,20 @@ size_t hr_exposures_count(hr_exposures *exposures, hr_exposures_counts counts[HR
     }
     return exposures->n_sinks;
 }
+
+void hr_exposures_collect(hr_metrics_text *text, void *arg) {
+    hr_exposures_counts sinks[HR_EXPOSURES_MAX_SINKS];
+    const size_t n = hr_exposures_count(arg, sinks);
+    hr_metrics_text_family(text, HR_METRIC_COUNTER, "homerank_exposures_written_total",
+                           "Exposures of sent answers that were written.");
+    for (size_t i = 0; i < n; i++)
+        hr_metrics_text_sample(text, (double)sinks[i].counts.written, &(hr_label){"sink", sinks[i].name}, 1);
+    hr_metrics_text_family(text, HR_METRIC_COUNTER, "homerank_exposures_dropped_total",
+                           "Exposures of sent answers that were lost: too many waited to be written.");
+    for (size_t i = 0; i < n; i++)
+        hr_metrics_text_sample(text, (double)sinks[i].counts.dropped, &(hr_label){"sink", sinks[i].name}, 1);
+    hr_metrics_text_family(text, HR_METRIC_GAUGE, "homerank_exposures_waiting",
+                           "Exposures of sent answers that wait to be written.");
+    for (size_t i = 0; i < n; i++)
+        hr_metrics_text_sample(text, (double)sinks[i].counts.waiting, &(hr_label){"sink", sinks[i].name}, 1);
+}

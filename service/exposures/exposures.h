@@ -7,6 +7,7 @@
 #ifndef HOMERANK_SERVICE_EXPOSURES_EXPOSURES_H
 #define HOMERANK_SERVICE_EXPOSURES_EXPOSURES_H
 
+#include "base/metrics_text.h"
 #include "base/status.h"
 #include "service/exposures/exposure_lines.h"
 #include "service/exposures/exposure_sink.h"
@@ -41,5 +42,8 @@ typedef struct hr_exposures_counts {
     hr_sink_counts counts;
 } hr_exposures_counts;
 size_t hr_exposures_count(hr_exposures *exposures, hr_exposures_counts counts[HR_EXPOSURES_MAX_SINKS]);
+
+/* Prints the counts; a collector (hr_metrics_add) whose arg is the log. */
+void hr_exposures_collect(hr_metrics_text *text, void *exposures);
 
 #endif

@@ -229,7 +229,7 @@ class Metrics(harness.Case):
 
     def test_the_documentation_lists_every_family(self):
         # Started with whatever has metrics of its own.
-        server = self.serve()
+        server = self.serve("--exposures", self.path("exposures.jsonl"))
         with server.connect() as client:
             client.rank_request(self.request())
         families = self.wait_idle().families
