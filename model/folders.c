@@ -27,6 +27,8 @@ static uint64_t nanoseconds(struct timespec time) {
 static hr_file_stamp stamp_at(int dir, const char *path) {
     struct stat st;
     if (fstatat(dir, path, &st, 0) != 0) return (hr_file_stamp){0};
+    if (!S_ISREG(st.st_mode))
+        return (hr_file_stamp){.inode = st.st_ino}; /* a pipe's times change as it is read */
     return (hr_file_stamp){.inode = st.st_ino,
                            .nbytes = (uint64_t)st.st_size,
                            .modified_ns = nanoseconds(st.st_mtim),

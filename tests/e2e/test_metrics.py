@@ -150,8 +150,10 @@ class Metrics(harness.Case):
 
         with self.subTest("the server's counts"):
             self.assertEqual(scrape.sum("homerank_server_accepted_total"), 13 + 3 + 2 + 3 + 2)
-            self.assertEqual(scrape.sum("homerank_server_cancelled_total"), 3)
-            self.assertEqual(scrape.sum("homerank_server_answered_total"), 13 + 2 + 3 + 2)
+            # The expired one may hear of its deadline from the server, or have given up just before.
+            cancelled = scrape.sum("homerank_server_cancelled_total")
+            self.assertIn(cancelled, (2, 3))
+            self.assertEqual(scrape.sum("homerank_server_answered_total"), 13 + 2 + 3 + 2 + (3 - cancelled))
             self.assertEqual(scrape.sum("homerank_server_refused_total", code="INVALID_ARGUMENT"), 4)
             self.assertEqual(scrape.sum("homerank_server_refused_total"), 4)
         with self.subTest("the requests by status"):
