@@ -6,6 +6,9 @@ hr_status hr_record_writer_open(const hr_store_uri *uri, hr_record_writer **writ
     switch (uri->kind) {
     case HR_STORE_LMDB: return hr_record_writer__open_lmdb(uri, writer, err);
     case HR_STORE_REDIS: return hr_record_writer__open_redis(uri, writer, err);
+    case HR_STORE_REDIS_CLUSTER:
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "store: expected lmdb:PATH or redis://HOST:PORT/DB to load into, found a cluster");
     case HR_STORE_NONE: break;
     }
     return hr_error_set(err, HR_INVALID_ARGUMENT,

@@ -38,7 +38,7 @@ struct hr_redis_connection {
     hr_redis_server server;
     hr_redis_listener listener;
     state state;
-    bool closing, failed_once;
+    bool creating, closing, failed_once;
     bool resolving, tcp_open, writing; /* under way in the loop: resolve, tcp, write */
     bool waited_before;                /* commands were unanswered at the last look for a stall */
     char reason[REASON_SIZE];
@@ -480,7 +480,7 @@ static void fail(hr_redis_connection *c, const char *format, ...) {
     if (c->resolving) uv_cancel((uv_req_t *)&c->resolve);
     if (c->tcp_open && !uv_is_closing((uv_handle_t *)&c->tcp))
         uv_close((uv_handle_t *)&c->tcp, on_tcp_closed);
-    if (!c->closing) c->listener.changed(c->listener.context, false, c->reason);
+    if (!c->creating && !c->closing) c->listener.changed(c->listener.context, false, c->reason);
     lose_commands(c);
     settle(c);
 }
@@ -522,7 +522,9 @@ hr_redis_connection *hr_redis_connection_create(uv_loop_t *loop, const hr_redis_
     c->listener = listener;
     c->backoff = hr_redis_backoff_init(FIRST_BACKOFF_MS, MAX_BACKOFF_MS);
     c->timer.data = c->tcp.data = c->connect.data = c->write.data = c->resolve.data = c;
+    c->creating = true;
     start_attempt(c);
+    c->creating = false;
     return c;
 }
 

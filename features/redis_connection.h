@@ -78,7 +78,7 @@ typedef struct hr_redis_listener {
     void (*message)(void *context, const hr_redis_value *message);
 } hr_redis_listener;
 
-/* Connects at once and for ever. NULL when out of memory. */
+/* Connects at once and for ever; the listener is not called before it returns. NULL when out of memory. */
 hr_redis_connection *hr_redis_connection_create(uv_loop_t *loop, const hr_redis_server *server,
                                                 hr_redis_listener listener);
 

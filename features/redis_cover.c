@@ -77,6 +77,10 @@ hr_redis_cover *hr_redis_cover_create(uv_loop_t *loop, const hr_redis_server *se
     return NULL;
 }
 
+void hr_redis_cover_renew(hr_redis_cover *cover) {
+    if (cover != NULL && cover->now != 0) all_changed(cover);
+}
+
 void hr_redis_cover_close(hr_redis_cover *cover) {
     if (cover == NULL) return;
     hr_cache_source_close(hr_record_cache_covers(cover->cache), cover->source, hr_clock_ns());

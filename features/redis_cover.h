@@ -18,6 +18,9 @@ typedef struct hr_redis_cover hr_redis_cover;
 hr_redis_cover *hr_redis_cover_create(uv_loop_t *loop, const hr_redis_server *server, const char *prefix,
                                       const char *name, uint32_t heartbeat_ms, hr_record_cache *cache);
 
+/* Everything that was read under it is doubtful: the server no longer tells of some of it. */
+void hr_redis_cover_renew(hr_redis_cover *cover); /* NULL is allowed */
+
 /* Everything under it is doubtful from now on; the loop frees what is left. NULL is allowed. */
 void hr_redis_cover_close(hr_redis_cover *cover);
 

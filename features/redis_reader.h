@@ -55,7 +55,7 @@ typedef enum hr_redis_read {
 typedef struct hr_redis_reader {
     const hr_redis_reader_i *i;
     void *context;
-    char error[160]; /* printable */
+    char error[128]; /* printable */
     /* Its own. */
     enum { HR_REDIS_IN_LINE, HR_REDIS_IN_TEXT, HR_REDIS_AFTER_TEXT } state;
     char line[HR_REDIS_LINE_SIZE]; /* the beginning of a line that a read has cut */

@@ -53,14 +53,13 @@ static hr_status select_db(redisContext *c, const hr_store_uri *uri, hr_error *e
 
 hr_status hr_redis_sync_connect(const hr_store_uri *uri, redisContext **context, hr_error *err) {
     *context = NULL;
-    redisContext *c =
-        redisConnectWithTimeout(uri->host, uri->port, (struct timeval){.tv_sec = CONNECT_TIMEOUT_S});
-    if (c == NULL)
-        return hr_error_set(err, HR_OUT_OF_MEMORY, "redis %s:%u: out of memory", uri->host, uri->port);
+    const char *host = uri->servers[0].host;
+    const uint16_t port = uri->servers[0].port;
+    redisContext *c = redisConnectWithTimeout(host, port, (struct timeval){.tv_sec = CONNECT_TIMEOUT_S});
+    if (c == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "redis %s:%u: out of memory", host, port);
     hr_status status = HR_OK;
     if (c->err != 0)
-        status = hr_error_set(err, HR_UNAVAILABLE, "redis %s:%u: cannot connect: %s", uri->host, uri->port,
-                              c->errstr);
+        status = hr_error_set(err, HR_UNAVAILABLE, "redis %s:%u: cannot connect: %s", host, port, c->errstr);
     if (status == HR_OK && redisSetTimeout(c, (struct timeval){.tv_sec = COMMAND_TIMEOUT_S}) != REDIS_OK)
         status = failed(c, err);
     if (status == HR_OK && uri->password[0] != '\0') status = authenticate(c, uri, err);

@@ -29,6 +29,7 @@ static hr_status open_kind(const hr_store_uri *uri, const hr_store_options *opti
     switch (uri->kind) {
     case HR_STORE_LMDB: store->i = &hr_store__lmdb; return hr_store__open_lmdb(uri, &store->context, err);
     case HR_STORE_REDIS:
+    case HR_STORE_REDIS_CLUSTER:
         store->i = options->cache_nbytes > 0 ? &hr_store__cached : &hr_store__redis;
         if (options->cache_nbytes > 0) return hr_store__open_cached(uri, options, &store->context, err);
         return hr_store__open_redis(uri, options, NULL, &store->context, err);
@@ -72,6 +73,11 @@ void hr_store_close(hr_store *store) {
 
 bool hr_store_is_synchronous(const hr_store *store) {
     return store->i->synchronous;
+}
+
+void hr_store_count(const hr_store *store, hr_store_counts *counts) {
+    memset(counts, 0, sizeof *counts);
+    if (store->i->count != NULL) store->i->count(store->context, counts);
 }
 
 const char *hr_store_label(const hr_store *store) {

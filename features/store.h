@@ -10,7 +10,9 @@
  * not records, of what is cached, whoever encodes the others offers their rows (hr_fetch_keep_row), and a
  * store that cannot answer is stood in for by what was true not long ago. docs/features.md tells how.
  *
- * URIs: none:  lmdb:PATH  redis://[USER:PASSWORD@]HOST:PORT[/DB]  each with ?prefix=hr&layout=packed|hash.
+ * URIs: none:  lmdb:PATH  redis://[USER:PASSWORD@]HOST:PORT[/DB]
+ * redis-cluster://[USER:PASSWORD@]HOST:PORT,... each with ?prefix=hr&layout=packed|hash; a cluster's also
+ * with read=master|replica and hedge=off|on.
  */
 #ifndef HOMERANK_FEATURES_STORE_H
 #define HOMERANK_FEATURES_STORE_H
@@ -157,6 +159,35 @@ typedef struct hr_cache_stats {
 
 /* False where the store has no cache. Any thread. */
 bool hr_store_cache_stats(const hr_store *store, hr_cache_stats *stats);
+
+/* What a store has done since it was opened: X(name, what it counts). Only Redis stores count. */
+#define HR_STORE_COUNT_MAP(X)                                                                                \
+    X(fetches, "fetches begun")                                                                              \
+    X(degraded, "fetches that ended with an error: some of their records are missing for it")                \
+    X(timeouts, "fetches that ended before all answers had come")                                            \
+    X(records, "records asked for")                                                                          \
+    X(commands, "commands sent, repeated and hedged ones included")                                          \
+    X(bytes, "bytes of records received")                                                                    \
+    X(late_records, "records answered after their fetch had ended, for nobody")                              \
+    X(connects, "connections made ready")                                                                    \
+    X(disconnects, "connections and attempts to connect that failed")                                        \
+    X(redirects, "records that a node sent to another (MOVED, ASK)")                                         \
+    X(retries, "records asked for once more")                                                                \
+    X(maps, "maps of the cluster taken")                                                                     \
+    X(breaker_opens, "times a node was found not to answer, and was no longer asked")                        \
+    X(breaker_refusals, "records not asked for because their node was not")                                  \
+    X(overloads, "records not asked for because too many waited, or too little time was left")               \
+    X(hedges, "reads asked of a second node because the first was slow")                                     \
+    X(hedges_won, "of those, answered by the second node first")
+
+typedef struct hr_store_counts {
+#define HR_STORE_COUNT_MEMBER(name, text) uint64_t name;
+    HR_STORE_COUNT_MAP(HR_STORE_COUNT_MEMBER)
+#undef HR_STORE_COUNT_MEMBER
+} hr_store_counts;
+
+/* Any thread; each count is exact, all of them together are not of one moment. */
+void hr_store_count(const hr_store *store, hr_store_counts *counts);
 
 /* "redis://HOST:PORT/DB?..." without the password, for logs. */
 const char *hr_store_label(const hr_store *store);

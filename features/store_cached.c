@@ -482,6 +482,11 @@ static void cached_stats(void *context, hr_cache_stats *stats) {
     hr_record_cache_stats(store->cache, stats);
 }
 
+static void cached_count(const void *context, hr_store_counts *counts) {
+    const cached_store *store = context;
+    store->i->count(store->context, counts);
+}
+
 /* The store behind first: with its last fetch the last flight has landed and nobody waits. */
 static void cached_close(void *context) {
     cached_store *store = context;
@@ -523,5 +528,8 @@ hr_status hr_store__open_cached(const hr_store_uri *uri, const hr_store_options 
     return HR_OK;
 }
 
-const hr_store_i hr_store__cached = {
-    .synchronous = false, .fetch = cached_fetch, .close = cached_close, .cache_stats = cached_stats};
+const hr_store_i hr_store__cached = {.synchronous = false,
+                                     .fetch = cached_fetch,
+                                     .close = cached_close,
+                                     .cache_stats = cached_stats,
+                                     .count = cached_count};

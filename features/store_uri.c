@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char known_schemes[] = "none:, lmdb:PATH or redis://[USER:PASSWORD@]HOST:PORT[/DB]";
+static const char known_schemes[] = "none:, lmdb:PATH, redis://[USER:PASSWORD@]HOST:PORT[/DB] or "
+                                    "redis-cluster://[USER:PASSWORD@]HOST:PORT,...";
 enum { DEFAULT_REDIS_PORT = 6379, MAX_DB = 1 << 20 };
 
 typedef struct span {
@@ -77,46 +78,68 @@ static hr_status decode_number(span s, const char *part, uint32_t min, uint32_t 
     return HR_OK;
 }
 
-static hr_status parse_parameter(span name, span value, hr_store_uri *uri, hr_error *err) {
-    if (is_text(name, "prefix")) {
-        hr_status status = decode(value, "parameter prefix", uri->prefix, sizeof uri->prefix, err);
-        if (status == HR_OK && uri->prefix[0] == '\0')
-            status = hr_error_set(err, HR_INVALID_ARGUMENT,
-                                  "store URI: parameter prefix: expected a text, found none");
+/* A parameter of two values, the first its default. */
+static hr_status parse_choice(span value, const char *part, const char *const choices[2], bool *second,
+                              hr_error *err) {
+    *second = is_text(value, choices[1]);
+    if (*second || is_text(value, choices[0])) return HR_OK;
+    return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: parameter %s: expected %s or %s, found %s",
+                        part, choices[0], choices[1], hr_quote(value.at, value.n).text);
+}
+
+static hr_status parse_prefix(span value, hr_store_uri *uri, hr_error *err) {
+    hr_status status = decode(value, "parameter prefix", uri->prefix, sizeof uri->prefix, err);
+    if (status == HR_OK && uri->prefix[0] == '\0')
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "store URI: parameter prefix: expected a text, found none");
+    return status;
+}
+
+enum { PREFIX, LAYOUT, READ, HEDGE, N_PARAMETERS };
+
+static hr_status parse_parameter(int parameter, span value, hr_store_uri *uri, hr_error *err) {
+    static const char *const layouts[] = {"packed", "hash"}, *const reads[] = {"master", "replica"},
+                             *const hedges[] = {"off", "on"};
+    bool hash = false;
+    hr_status status = HR_OK;
+    switch (parameter) {
+    case PREFIX: return parse_prefix(value, uri, err);
+    case LAYOUT:
+        status = parse_choice(value, "layout", layouts, &hash, err);
+        uri->layout = hash ? HR_LAYOUT_HASH : HR_LAYOUT_PACKED;
         return status;
+    case READ: return parse_choice(value, "read", reads, &uri->read_replicas, err);
+    default: return parse_choice(value, "hedge", hedges, &uri->hedge, err);
     }
-    if (is_text(name, "layout")) {
-        uri->layout = is_text(value, "hash") ? HR_LAYOUT_HASH : HR_LAYOUT_PACKED;
-        if (uri->layout == HR_LAYOUT_PACKED && !is_text(value, "packed"))
-            return hr_error_set(err, HR_INVALID_ARGUMENT,
-                                "store URI: parameter layout: expected packed or hash, found %s",
-                                hr_quote(value.at, value.n).text);
-        return HR_OK;
-    }
-    return hr_error_set(err, HR_INVALID_ARGUMENT,
-                        "store URI: expected the parameters prefix and layout, found %s",
-                        hr_quote(name.at, name.n).text);
 }
 
 static hr_status parse_query(span query, hr_store_uri *uri, hr_error *err) {
+    static const char *const names[N_PARAMETERS] = {"prefix", "layout", "read", "hedge"};
+    const bool cluster = uri->kind == HR_STORE_REDIS_CLUSTER;
+    const int n_known = cluster ? N_PARAMETERS : READ;
     const char *end = query.at + query.n;
-    bool seen_prefix = false, seen_layout = false;
+    bool seen[N_PARAMETERS] = {false};
     while (query.n > 0) {
         const char *stop = find(query, '&');
         span pair = span_of(query.at, stop);
         const char *equals = find(pair, '=');
         span name = span_of(pair.at, equals);
-        bool *seen = is_text(name, "prefix") ? &seen_prefix : &seen_layout;
         if (equals == stop)
             return hr_error_set(err, HR_INVALID_ARGUMENT,
                                 "store URI: expected NAME=VALUE after '?', found %s",
                                 hr_quote(pair.at, pair.n).text);
-        hr_status status = parse_parameter(name, span_of(equals + 1, stop), uri, err);
-        if (status != HR_OK) return status;
-        if (*seen)
-            return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: parameter %s: given twice",
+        int parameter = 0;
+        while (parameter < n_known && !is_text(name, names[parameter])) parameter++;
+        if (parameter == n_known)
+            return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: expected the parameters %s, found %s",
+                                cluster ? "prefix, layout, read and hedge" : "prefix and layout",
                                 hr_quote(name.at, name.n).text);
-        *seen = true;
+        hr_status status = parse_parameter(parameter, span_of(equals + 1, stop), uri, err);
+        if (status != HR_OK) return status;
+        if (seen[parameter])
+            return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: parameter %s: given twice",
+                                names[parameter]);
+        seen[parameter] = true;
         query = span_of(stop < end ? stop + 1 : end, end);
     }
     return HR_OK;
@@ -131,15 +154,26 @@ static hr_status parse_user(span s, hr_store_uri *uri, hr_error *err) {
     return status;
 }
 
-/* Names, IPv4 and IPv6 addresses (with a zone) have no other characters, which keeps logs and errors
- * printable. */
 static bool is_host_char(char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
            (c != '\0' && strchr("-._:%", c) != NULL);
 }
 
+bool hr_host_is_valid(const char *text, size_t nbytes) {
+    if (nbytes == 0 || nbytes >= HR_STORE_HOST_SIZE) return false;
+    for (size_t i = 0; i < nbytes; i++)
+        if (!is_host_char(text[i])) return false;
+    return true;
+}
+
+void hr_address_format(const hr_address *address, char text[HR_ADDRESS_TEXT_SIZE]) {
+    bool ipv6 = strchr(address->host, ':') != NULL;
+    snprintf(text, HR_ADDRESS_TEXT_SIZE, "%s%s%s:%u", ipv6 ? "[" : "", address->host, ipv6 ? "]" : "",
+             address->port);
+}
+
 /* HOST[:PORT], an IPv6 HOST in brackets */
-static hr_status parse_host(span s, hr_store_uri *uri, hr_error *err) {
+static hr_status parse_server(span s, hr_address *server, hr_error *err) {
     const char *end = s.at + s.n;
     span host;
     const char *after;
@@ -155,41 +189,40 @@ static hr_status parse_host(span s, hr_store_uri *uri, hr_error *err) {
         after = find(s, ':');
         host = span_of(s.at, after);
     }
-    hr_status status = decode(host, "host", uri->host, sizeof uri->host, err);
+    hr_status status = decode(host, "host", server->host, sizeof server->host, err);
     if (status != HR_OK) return status;
-    bool ok = uri->host[0] != '\0';
-    for (const char *c = uri->host; *c != '\0'; c++) ok = ok && is_host_char(*c);
-    if (!ok || (after < end && *after != ':'))
+    if (!hr_host_is_valid(server->host, strlen(server->host)) || (after < end && *after != ':'))
         return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: expected HOST:PORT, found %s",
                             hr_quote(s.at, s.n).text);
     uint32_t port = DEFAULT_REDIS_PORT;
     if (after < end) status = decode_number(span_of(after + 1, end), "port", 1, 65535, &port, err);
-    uri->port = (uint16_t)port;
+    server->port = (uint16_t)port;
     return status;
 }
 
-static hr_status parse_redis(span rest, hr_store_uri *uri, hr_error *err) {
-    if (rest.n < 2 || memcmp(rest.at, "//", 2) != 0)
-        return hr_error_set(err, HR_INVALID_ARGUMENT,
-                            "store URI: expected redis://[USER:PASSWORD@]HOST:PORT[/DB]");
-    const char *end = rest.at + rest.n;
-    const char *begin = rest.at + 2;
-    const char *slash = find(span_of(begin, end), '/');
-    const char *host = begin;
-    for (const char *c = begin; c < slash; c++)
-        if (*c == '@') host = c + 1;
-    /* Said before any part is quoted: what follows would show a piece of a password. */
-    if (strchr(slash, '@') != NULL)
-        return hr_error_set(
-            err, HR_INVALID_ARGUMENT,
-            "store URI: expected '/', '?' and '@' to be written %%2F, %%3F and %%40 in user, password "
-            "and prefix, found a bare one");
-    hr_status status = HR_OK;
-    if (host > begin) status = parse_user(span_of(begin, host - 1), uri, err);
-    if (status == HR_OK) status = parse_host(span_of(host, slash), uri, err);
-    if (status == HR_OK && end - slash > 1)
-        status = decode_number(span_of(slash + 1, end), "database", 0, MAX_DB, &uri->db, err);
-    if (status != HR_OK) return status;
+/* HOST:PORT, of a cluster one or more between commas */
+static hr_status parse_servers(span s, hr_store_uri *uri, hr_error *err) {
+    const char *end = s.at + s.n;
+    for (;;) {
+        const char *comma = uri->kind == HR_STORE_REDIS_CLUSTER ? find(s, ',') : end;
+        if (uri->n_servers == HR_STORE_MAX_SERVERS)
+            return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                "store URI: expected at most %d servers, found more", HR_STORE_MAX_SERVERS);
+        hr_status status = parse_server(span_of(s.at, comma), &uri->servers[uri->n_servers++], err);
+        if (status != HR_OK || comma == end) return status;
+        s = span_of(comma + 1, end);
+    }
+}
+
+static hr_status parse_database(span s, hr_store_uri *uri, hr_error *err) {
+    if (uri->kind == HR_STORE_REDIS) return decode_number(s, "database", 0, MAX_DB, &uri->db, err);
+    return hr_error_set(err, HR_INVALID_ARGUMENT,
+                        "store URI: database: expected none, as a cluster has but one, found %s",
+                        hr_quote(s.at, s.n).text);
+}
+
+/* The password may come from the environment. */
+static hr_status complete_password(hr_store_uri *uri, hr_error *err) {
     const char *password = getenv("HOMERANK_REDIS_PASSWORD");
     if (uri->password[0] == '\0' && password != NULL) {
         size_t n = strlen(password);
@@ -204,6 +237,30 @@ static hr_status parse_redis(span rest, hr_store_uri *uri, hr_error *err) {
             err, HR_INVALID_ARGUMENT,
             "store URI: user: expected a password too, in the URI or in HOMERANK_REDIS_PASSWORD");
     return HR_OK;
+}
+
+static hr_status parse_redis(span rest, hr_store_uri *uri, hr_error *err) {
+    if (rest.n < 2 || memcmp(rest.at, "//", 2) != 0)
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: expected %s://[USER:PASSWORD@]HOST:PORT%s",
+                            uri->kind == HR_STORE_REDIS ? "redis" : "redis-cluster",
+                            uri->kind == HR_STORE_REDIS ? "[/DB]" : ",...");
+    const char *end = rest.at + rest.n;
+    const char *begin = rest.at + 2;
+    const char *slash = find(span_of(begin, end), '/');
+    const char *host = begin;
+    for (const char *c = begin; c < slash; c++)
+        if (*c == '@') host = c + 1;
+    /* Said before any part is quoted: what follows would show a piece of a password. */
+    if (strchr(slash, '@') != NULL)
+        return hr_error_set(
+            err, HR_INVALID_ARGUMENT,
+            "store URI: expected '/', '?' and '@' to be written %%2F, %%3F and %%40 in user, password "
+            "and prefix, found a bare one");
+    hr_status status = HR_OK;
+    if (host > begin) status = parse_user(span_of(begin, host - 1), uri, err);
+    if (status == HR_OK) status = parse_servers(span_of(host, slash), uri, err);
+    if (status == HR_OK && end - slash > 1) status = parse_database(span_of(slash + 1, end), uri, err);
+    return status != HR_OK ? status : complete_password(uri, err);
 }
 
 static hr_status parse_lmdb(span rest, hr_store_uri *uri, hr_error *err) {
@@ -226,22 +283,29 @@ static void label_append(hr_store_uri *uri, const char *text) {
     }
 }
 
-static void label_format(hr_store_uri *uri) {
-    bool ipv6 = strchr(uri->host, ':') != NULL;
-    switch (uri->kind) {
-    case HR_STORE_NONE: strcpy(uri->label, "none:"); return;
-    case HR_STORE_LMDB:
-        strcpy(uri->label, "lmdb:");
-        label_append(uri, uri->path);
-        break;
-    case HR_STORE_REDIS:
-        snprintf(uri->label, sizeof uri->label, "redis://%s%s%s:%u/%u", ipv6 ? "[" : "", uri->host,
-                 ipv6 ? "]" : "", uri->port, uri->db);
-        break;
+static void label_append_servers(hr_store_uri *uri) {
+    for (size_t i = 0; i < uri->n_servers; i++) {
+        char text[HR_ADDRESS_TEXT_SIZE];
+        size_t n = strlen(uri->label);
+        hr_address_format(&uri->servers[i], text);
+        snprintf(uri->label + n, sizeof uri->label - n, "%s%s", i > 0 ? "," : "", text);
     }
     size_t n = strlen(uri->label);
+    if (uri->kind == HR_STORE_REDIS) snprintf(uri->label + n, sizeof uri->label - n, "/%u", uri->db);
+}
+
+static void label_format(hr_store_uri *uri) {
+    static const char *const schemes[] = {"none:", "lmdb:", "redis://", "redis-cluster://"};
+    strcpy(uri->label, schemes[uri->kind]);
+    if (uri->kind == HR_STORE_NONE) return;
+    if (uri->kind == HR_STORE_LMDB)
+        label_append(uri, uri->path);
+    else
+        label_append_servers(uri);
+    size_t n = strlen(uri->label);
     snprintf(uri->label + n, sizeof uri->label - n,
-             "?layout=%s&prefix=", uri->layout == HR_LAYOUT_HASH ? "hash" : "packed");
+             "?layout=%s%s%s&prefix=", uri->layout == HR_LAYOUT_HASH ? "hash" : "packed",
+             uri->read_replicas ? "&read=replica" : "", uri->hedge ? "&hedge=on" : "");
     label_append(uri, uri->prefix);
 }
 
@@ -262,8 +326,8 @@ hr_status hr_store_uri_parse(const char *text, hr_store_uri *uri, hr_error *err)
     } else if (is_text(scheme, "lmdb")) {
         uri->kind = HR_STORE_LMDB;
         status = parse_lmdb(rest, uri, err);
-    } else if (is_text(scheme, "redis")) {
-        uri->kind = HR_STORE_REDIS;
+    } else if (is_text(scheme, "redis") || is_text(scheme, "redis-cluster")) {
+        uri->kind = is_text(scheme, "redis") ? HR_STORE_REDIS : HR_STORE_REDIS_CLUSTER;
         status = parse_redis(rest, uri, err);
     } else {
         const char *what = scheme.n > 0 ? scheme.at : text;

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-static uint16_t free_port(void) {
+uint16_t redis_server_free_port(void) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof address;
@@ -44,21 +44,35 @@ static int answers(const redis_server *server) {
     return ok;
 }
 
-/* 1 once it answers, 0 when it has ended (its port was taken, say). */
-static int spawn(redis_server *server) {
+static void run(const redis_server *server) {
     char port[8];
     snprintf(port, sizeof port, "%u", server->port);
+    const char *arguments[16 + REDIS_SERVER_OPTIONS] = {"redis-server",
+                                                        "--port",
+                                                        port,
+                                                        "--bind",
+                                                        "127.0.0.1",
+                                                        "--save",
+                                                        "",
+                                                        "--dir",
+                                                        "/tmp",
+                                                        "--requirepass",
+                                                        server->password,
+                                                        "--enable-debug-command",
+                                                        "yes"};
+    size_t n = 13;
+    for (size_t i = 0; server->options[i] != NULL; i++) arguments[n++] = server->options[i];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (freopen("/dev/null", "w", stdout) == NULL) _exit(1);
+    execvp("redis-server", (char *const *)arguments);
+    _exit(127);
+}
+
+/* 1 once it answers, 0 when it has ended (its port was taken, say). */
+static int spawn(redis_server *server) {
     server->pid = fork();
     assert_true(server->pid >= 0);
-    if (server->pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (freopen("/dev/null", "w", stdout) == NULL) _exit(1);
-        const char *rename = server->without != NULL ? "--rename-command" : NULL;
-        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
-               "--appendonly", "no", "--dir", "/tmp", "--requirepass", server->password,
-               "--enable-debug-command", "yes", rename, server->without, "", (char *)0);
-        _exit(127);
-    }
+    if (server->pid == 0) run(server);
     while (!answers(server)) {
         if (waitpid(server->pid, NULL, WNOHANG) == server->pid) {
             server->pid = 0;
@@ -71,7 +85,7 @@ static int spawn(redis_server *server) {
 
 static void start_anywhere(redis_server *server) {
     for (int attempt = 0; attempt < 10 && server->pid == 0; attempt++) {
-        server->port = free_port();
+        server->port = redis_server_free_port();
         spawn(server);
     }
     if (server->pid == 0) fail_msg("redis-server does not start");
@@ -84,10 +98,18 @@ void redis_server_start(redis_server *server, const char *password) {
     start_anywhere(server);
 }
 
-void redis_server_start_without(redis_server *server, const char *command) {
+void redis_server_start_with(redis_server *server, const char *const *options) {
     memset(server, 0, sizeof *server);
-    server->without = command;
+    for (size_t i = 0; options[i] != NULL; i++) {
+        assert_true(i + 1 < REDIS_SERVER_OPTIONS);
+        server->options[i] = options[i];
+    }
     start_anywhere(server);
+}
+
+void redis_server_start_without(redis_server *server, const char *command) {
+    const char *const options[] = {"--rename-command", command, "", NULL};
+    redis_server_start_with(server, options);
 }
 
 void redis_server_restart(redis_server *server) {
@@ -106,16 +128,27 @@ void redis_server_signal(const redis_server *server, int signal) {
     assert_int_equal(kill(server->pid, signal), 0);
 }
 
-void redis_server_do(const redis_server *server, const char *format, ...) {
+static redisReply *ask(const redis_server *server, const char *format, va_list args) {
     redisContext *c = connect_to(server);
-    assert_non_null(c);
-    assert_int_equal(c->err, 0);
+    redisReply *reply = c != NULL && c->err == 0 ? redisvCommand(c, format, args) : NULL;
+    if (c != NULL) redisFree(c);
+    return reply;
+}
+
+redisReply *redis_server_ask(const redis_server *server, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    redisReply *reply = redisvCommand(c, format, args);
+    redisReply *reply = ask(server, format, args);
+    va_end(args);
+    return reply;
+}
+
+void redis_server_do(const redis_server *server, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    redisReply *reply = ask(server, format, args);
     va_end(args);
     assert_non_null(reply);
     if (reply->type == REDIS_REPLY_ERROR) fail_msg("%s: %s", format, reply->str);
     freeReplyObject(reply);
-    redisFree(c);
 }

@@ -547,7 +547,7 @@ static void a_refusal_is_an_error_with_its_text(void **state) {
     redis_server server;
     redis_server_start(&server, "");
     redis_server_do(&server, "SET hr:user:u user");
-    redis_server_do(&server, "ACL SETUSER default -mget");
+    redis_server_do(&server, "ACL SETUSER default -mget -get");
     const hr_store_options options = patient();
     hr_store *store = open_store(&server, "", &options);
     hr_arena *arena = hr_arena_create(ARENA_NBYTES);
@@ -555,7 +555,7 @@ static void a_refusal_is_an_error_with_its_text(void **state) {
     hr_store_fetch_wait(store, &fetch);
     assert_int_equal(fetch.error.code, HR_UNAVAILABLE);
     assert_non_null(strstr(fetch.error.message, "NOPERM"));
-    redis_server_do(&server, "ACL SETUSER default +mget");
+    redis_server_do(&server, "ACL SETUSER default +mget +get");
     wait_until_found(store);
     hr_store_close(store);
     hr_arena_destroy(arena);

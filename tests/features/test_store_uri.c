@@ -25,34 +25,55 @@ static void every_part_of_a_redis_uri_is_read(void **state) {
     assert_int_equal(u.kind, HR_STORE_REDIS);
     assert_string_equal(u.user, "u@x");
     assert_string_equal(u.password, "p:w/");
-    assert_string_equal(u.host, "redis-1.example.org");
-    assert_int_equal(u.port, 7000);
+    assert_string_equal(u.servers[0].host, "redis-1.example.org");
+    assert_int_equal(u.servers[0].port, 7000);
     assert_int_equal(u.db, 12);
     assert_int_equal(u.layout, HR_LAYOUT_HASH);
     assert_string_equal(u.prefix, "a&b");
     assert_string_equal(u.label, "redis://redis-1.example.org:7000/12?layout=hash&prefix=a%26b");
 }
 
+static void a_cluster_has_several_servers_and_ways_to_read(void **state) {
+    (void)state;
+    hr_store_uri u = parse("redis-cluster://u:p%2Cw@10.0.0.1:7000,[::1],node-3:7002?read=replica&hedge=on");
+    assert_int_equal(u.kind, HR_STORE_REDIS_CLUSTER);
+    assert_string_equal(u.password, "p,w");
+    assert_int_equal(u.n_servers, 3);
+    assert_string_equal(u.servers[0].host, "10.0.0.1");
+    assert_int_equal(u.servers[0].port, 7000);
+    assert_string_equal(u.servers[1].host, "::1");
+    assert_int_equal(u.servers[1].port, 6379);
+    assert_string_equal(u.servers[2].host, "node-3");
+    assert_true(u.read_replicas);
+    assert_true(u.hedge);
+    assert_string_equal(u.label, "redis-cluster://10.0.0.1:7000,[::1]:6379,node-3:7002"
+                                 "?layout=packed&read=replica&hedge=on&prefix=hr");
+    u = parse("redis-cluster://h?layout=hash&read=master&hedge=off");
+    assert_false(u.read_replicas);
+    assert_false(u.hedge);
+    assert_string_equal(u.label, "redis-cluster://h:6379?layout=hash&prefix=hr");
+}
+
 static void what_a_uri_leaves_out_has_defaults(void **state) {
     (void)state;
     hr_store_uri u = parse("redis://h");
-    assert_int_equal(u.port, 6379);
+    assert_int_equal(u.servers[0].port, 6379);
     assert_int_equal(u.db, 0);
     assert_string_equal(u.user, "");
     assert_string_equal(u.password, "");
     assert_string_equal(u.prefix, "hr");
     assert_int_equal(u.layout, HR_LAYOUT_PACKED);
-    assert_string_equal(parse("redis://h:1/").host, "h");
+    assert_string_equal(parse("redis://h:1/").servers[0].host, "h");
 }
 
 static void ipv6_hosts_stand_in_brackets(void **state) {
     (void)state;
     hr_store_uri u = parse("redis://:pw@[::1]:7001/3");
-    assert_string_equal(u.host, "::1");
-    assert_int_equal(u.port, 7001);
+    assert_string_equal(u.servers[0].host, "::1");
+    assert_int_equal(u.servers[0].port, 7001);
     assert_string_equal(u.password, "pw");
     assert_string_equal(u.label, "redis://[::1]:7001/3?layout=packed&prefix=hr");
-    assert_int_equal(parse("redis://[fe80::2]").port, 6379);
+    assert_int_equal(parse("redis://[fe80::2]").servers[0].port, 6379);
 }
 
 static void the_password_may_come_from_the_environment(void **state) {
@@ -87,7 +108,18 @@ static void every_mistake_is_named(void **state) {
         {"store", "no scheme"},
         {"/data/records", "no scheme"},
         {"mysql://h", "\"mysql:\""},
-        {"redis-cluster://h:1", "\"redis-cluster:\""},
+        {"redis-clusters://h:1", "\"redis-clusters:\""},
+        {"redis-cluster:h", "redis-cluster://"},
+        {"redis-cluster://h:1,", "HOST:PORT"},
+        {"redis-cluster://,h:1", "HOST:PORT"},
+        {"redis-cluster://h:1,h:x", "\"x\""},
+        {"redis-cluster://h:1/0", "database"},
+        {"redis-cluster://a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q", "at most 16"},
+        {"redis-cluster://h:1?read=slave", "\"slave\""},
+        {"redis-cluster://h:1?hedge=yes", "\"yes\""},
+        {"redis-cluster://h:1?read=master&read=master", "twice"},
+        {"redis://h:1?read=replica", "\"read\""},
+        {"redis://h:1,h:2", "port"},
         {"redis:h", "redis://"},
         {"redis://", "HOST:PORT"},
         {"redis://:6379", "HOST:PORT"},
@@ -129,8 +161,9 @@ static void every_mistake_is_named(void **state) {
 static void no_message_shows_a_password(void **state) {
     (void)state;
     static const char *const uris[] = {
-        "redis://u:se/cret@h:1", "redis://u:se?cret@h:1",  "redis://u:se%cret@h:1",    "redis://u:secret@h:x",
-        "redis://u:secret@",     "redis://u:secret@h:1/x", "redis://u:secret@h:1?x=1",
+        "redis://u:se/cret@h:1",  "redis-cluster://u:secret@h:1/2", "redis://u:se?cret@h:1",
+        "redis://u:se%cret@h:1",  "redis://u:secret@h:x",           "redis://u:secret@",
+        "redis://u:secret@h:1/x", "redis://u:secret@h:1?x=1",
     };
     for (size_t i = 0; i < sizeof uris / sizeof uris[0]; i++) {
         hr_store_uri uri;
@@ -163,6 +196,7 @@ static void none_has_no_records_and_no_error(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_part_of_a_redis_uri_is_read),
+        cmocka_unit_test(a_cluster_has_several_servers_and_ways_to_read),
         cmocka_unit_test(what_a_uri_leaves_out_has_defaults),
         cmocka_unit_test(ipv6_hosts_stand_in_brackets),
         cmocka_unit_test(the_password_may_come_from_the_environment),

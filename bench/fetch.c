@@ -1,0 +1,235 @@
+/* Records per second from Redis: a store of ours, or a bare hiredis loop, on the same keys.
+ *
+ *   fetch ours URI ITEMS PER_REQUEST IN_FLIGHT SECONDS
+ *   fetch hiredis redis://127.0.0.1:PORT ITEMS PER_REQUEST IN_FLIGHT SECONDS
+ *
+ * ITEMS keys hr:item:0 ... hold the records (bench/features.py makes them); each request asks for PER_REQUEST
+ * of them, drawn evenly, and the next one starts when one is answered. Layout hash reads the fields f0 ...
+ * f7. Prints one line of JSON: records/s, the requests' p50 and p99 in µs, and CPU seconds of the process.
+ */
+#include <hiredis/hiredis.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/histogram.h"
+#include "features/store.h"
+
+enum { ARENA_NBYTES = 256 << 20, N_FIELDS = 8, MAX_IN_FLIGHT = 1024 };
+static const uint64_t second_ns = 1000000000;
+
+typedef struct workload {
+    const char *uri;
+    char (*ids)[24]; /* (n_items) */
+    size_t n_items, per_request, in_flight;
+    uint64_t end_ns;
+    uint64_t random;
+    hr_histogram latency_ns;
+    uint64_t n_records, n_missing;
+} workload;
+
+static const char *draw(workload *w) {
+    w->random ^= w->random << 13;
+    w->random ^= w->random >> 7;
+    w->random ^= w->random << 17;
+    return w->ids[w->random % w->n_items];
+}
+
+static void answered(workload *w, uint64_t begun_ns) {
+    hr_histogram_record(&w->latency_ns, hr_clock_ns() - begun_ns);
+    w->n_records += w->per_request;
+}
+
+/* --- the peer: pipelined MGETs (or HMGETs), as hiredis offers them ---------------------------------------
+ */
+
+typedef struct peer {
+    redisContext *redis;
+    const char **argv;
+    size_t *lengths;
+    char (*keys)[40];
+    bool hash;
+} peer;
+
+static void peer_append_hash(workload *w, peer *p) {
+    char key[40], fields[N_FIELDS][4];
+    const char *argv[2 + N_FIELDS] = {"HMGET", key};
+    for (size_t f = 0; f < N_FIELDS; f++) {
+        snprintf(fields[f], sizeof fields[f], "f%zu", f);
+        argv[2 + f] = fields[f];
+    }
+    for (size_t i = 0; i < w->per_request; i++) {
+        snprintf(key, sizeof key, "hr:item:%s", draw(w));
+        redisAppendCommandArgv(p->redis, 2 + N_FIELDS, argv, NULL);
+    }
+}
+
+static void peer_append(workload *w, peer *p) {
+    if (p->hash) {
+        peer_append_hash(w, p);
+        return;
+    }
+    p->argv[0] = "MGET";
+    p->lengths[0] = 4;
+    for (size_t i = 0; i < w->per_request; i++) {
+        p->argv[1 + i] = p->keys[i];
+        p->lengths[1 + i] = (size_t)snprintf(p->keys[i], sizeof p->keys[i], "hr:item:%s", draw(w));
+    }
+    redisAppendCommandArgv(p->redis, (int)(1 + w->per_request), p->argv, p->lengths);
+}
+
+/* Reads one request's answers; false at an error. */
+static bool peer_read(workload *w, peer *p) {
+    for (size_t n = p->hash ? w->per_request : 1; n > 0; n--) {
+        redisReply *reply = NULL;
+        if (redisGetReply(p->redis, (void **)&reply) != REDIS_OK || reply->type != REDIS_REPLY_ARRAY)
+            return false;
+        for (size_t i = 0; i < reply->elements; i++)
+            w->n_missing += reply->element[i]->type != REDIS_REPLY_STRING;
+        freeReplyObject(reply);
+    }
+    return true;
+}
+
+static bool run_peer(workload *w) {
+    unsigned port = 0;
+    if (sscanf(w->uri, "redis://127.0.0.1:%u", &port) != 1) return false;
+    peer p = {.redis = redisConnect("127.0.0.1", (int)port), .hash = strstr(w->uri, "layout=hash") != NULL};
+    p.argv = calloc(1 + w->per_request, sizeof *p.argv);
+    p.lengths = calloc(1 + w->per_request, sizeof *p.lengths);
+    p.keys = calloc(w->per_request, sizeof *p.keys);
+    uint64_t begun_ns[MAX_IN_FLIGHT];
+    bool ok = p.redis != NULL && p.redis->err == 0 && p.argv != NULL && p.lengths != NULL && p.keys != NULL;
+    size_t n_sent = 0, n_read = 0;
+    while (ok && (n_read < n_sent || hr_clock_ns() < w->end_ns)) {
+        while (n_sent - n_read < w->in_flight && hr_clock_ns() < w->end_ns) {
+            begun_ns[n_sent++ % w->in_flight] = hr_clock_ns();
+            peer_append(w, &p);
+        }
+        ok = peer_read(w, &p);
+        if (ok) answered(w, begun_ns[n_read++ % w->in_flight]);
+    }
+    redisFree(p.redis);
+    free(p.keys);
+    free(p.lengths);
+    free(p.argv);
+    return ok;
+}
+
+/* --- ours: as many fetches in flight; each that is done starts the next, on the store's thread -------------
+ */
+
+typedef struct ours {
+    workload *w;
+    hr_store *store;
+    pthread_mutex_t left_lock;
+    pthread_cond_t left_changed;
+    size_t n_left;
+    char error[HR_ERROR_MESSAGE_SIZE];
+} ours;
+
+typedef struct asker {
+    ours *all;
+    hr_fetch fetch;
+    const char **items;
+    uint64_t begun_ns;
+} asker;
+
+static const char *const field_names[N_FIELDS] = {"f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7"};
+static const hr_field_list fields = {field_names, N_FIELDS};
+
+static void prepare(asker *a) {
+    workload *w = a->all->w;
+    hr_arena_reset(a->fetch.arena);
+    a->begun_ns = hr_clock_ns();
+    for (size_t i = 0; i < w->per_request; i++) a->items[i] = draw(w);
+}
+
+static void asker_done(hr_fetch *fetch) {
+    asker *a = fetch->arg;
+    ours *all = a->all;
+    workload *w = all->w;
+    answered(w, a->begun_ns);
+    for (size_t i = 0; i < fetch->n_items; i++) w->n_missing += fetch->items[i].kind == HR_RECORD_MISSING;
+    if (fetch->error.code != HR_OK) strcpy(all->error, fetch->error.message);
+    if (hr_clock_ns() < w->end_ns && fetch->error.code == HR_OK) {
+        prepare(a);
+        hr_store_fetch(all->store, fetch);
+        return;
+    }
+    pthread_mutex_lock(&all->left_lock);
+    all->n_left--;
+    pthread_cond_signal(&all->left_changed);
+    pthread_mutex_unlock(&all->left_lock);
+}
+
+static bool run_ours(workload *w) {
+    ours all = {.w = w, .left_lock = PTHREAD_MUTEX_INITIALIZER, .left_changed = PTHREAD_COND_INITIALIZER};
+    hr_error err = {0};
+    hr_store_options options = hr_store_defaults;
+    options.command_timeout_ms = 20000;
+    options.connect_timeout_ms = 20000;
+    if (hr_store_open(w->uri, &options, &all.store, &err) != HR_OK) {
+        fprintf(stderr, "fetch: %s\n", err.message);
+        return false;
+    }
+    asker *askers = calloc(w->in_flight, sizeof *askers);
+    all.n_left = w->in_flight;
+    for (size_t k = 0; k < w->in_flight; k++) {
+        asker *a = &askers[k];
+        a->all = &all;
+        a->items = calloc(w->per_request, sizeof *a->items);
+        a->fetch = (hr_fetch){.item_ids = a->items,
+                              .n_items = w->per_request,
+                              .fields[HR_ENTITY_ITEM] = &fields,
+                              .deadline_ns = UINT64_MAX,
+                              .arena = hr_arena_create(ARENA_NBYTES),
+                              .done = asker_done,
+                              .arg = a};
+    }
+    for (size_t k = 0; k < w->in_flight; k++) prepare(&askers[k]); /* before `done` does it, elsewhere */
+    for (size_t k = 0; k < w->in_flight; k++) hr_store_fetch(all.store, &askers[k].fetch);
+    pthread_mutex_lock(&all.left_lock);
+    while (all.n_left > 0) pthread_cond_wait(&all.left_changed, &all.left_lock);
+    pthread_mutex_unlock(&all.left_lock);
+    hr_store_close(all.store);
+    for (size_t k = 0; k < w->in_flight; k++) {
+        hr_arena_destroy(askers[k].fetch.arena);
+        free(askers[k].items);
+    }
+    free(askers);
+    if (all.error[0] != '\0') fprintf(stderr, "fetch: %s\n", all.error);
+    return all.error[0] == '\0';
+}
+
+int main(int argc, char **argv) {
+    if (argc != 7) {
+        fprintf(stderr, "usage: fetch ours|hiredis URI ITEMS PER_REQUEST IN_FLIGHT SECONDS\n");
+        return 2;
+    }
+    workload *w = calloc(1, sizeof *w);
+    w->uri = argv[2];
+    w->n_items = strtoul(argv[3], NULL, 10);
+    w->per_request = strtoul(argv[4], NULL, 10);
+    w->in_flight = strtoul(argv[5], NULL, 10);
+    w->random = 88172645463325252u;
+    w->ids = calloc(w->n_items, sizeof *w->ids);
+    for (size_t i = 0; i < w->n_items; i++) snprintf(w->ids[i], sizeof w->ids[i], "%zu", i);
+    const uint64_t begun_ns = hr_clock_ns();
+    w->end_ns = begun_ns + (uint64_t)(strtod(argv[6], NULL) * 1e9);
+    bool ok = w->in_flight <= MAX_IN_FLIGHT && (strcmp(argv[1], "ours") == 0 ? run_ours(w) : run_peer(w));
+    const double seconds = (double)(hr_clock_ns() - begun_ns) / (double)second_ns;
+    if (ok)
+        printf("{\"records_per_s\": %.0f, \"p50_us\": %" PRIu64 ", \"p99_us\": %" PRIu64
+               ", \"missing\": %" PRIu64 ", \"cpu_s\": %.2f}\n",
+               (double)w->n_records / seconds, hr_histogram_quantile(&w->latency_ns, 0.5) / 1000,
+               hr_histogram_quantile(&w->latency_ns, 0.99) / 1000, w->n_missing,
+               (double)clock() / CLOCKS_PER_SEC);
+    free(w->ids);
+    free(w);
+    return ok ? 0 : 1;
+}
