@@ -88,8 +88,9 @@ const hr_option_row hr_option_rows[] = {
     {.name = "exposure-stream-maxlen", UINT64(1, 1ull << 50), MEMBER(exposure_stream_maxlen),
      .fallback = "1000000", .commands = SERVE, .in_file = true,
      .help = "The stream keeps about so many of them, the newest."},
-    {.name = "pollers", UINT32(1, 256), MEMBER(pollers), .fallback = "2", .commands = SERVE, .in_file = true,
-     .help = "Completion queues, each with a thread that receives calls and sends answers."},
+    {.name = "pollers", UINT32(1, 256), MEMBER(pollers), .fallback = "1", .commands = SERVE, .in_file = true,
+     .help = "Completion queues, each with a thread that receives calls and sends answers; one takes tens of "
+             "thousands of calls a second, and several wake each other."},
     {.name = "grace-ms", UINT32(0, 3600000), MEMBER(grace_ms), .fallback = "10000", .commands = SERVE,
      .in_file = true,
      .help = "After SIGTERM or SIGINT accepted calls have this long to finish; a second signal ends the "

@@ -121,6 +121,43 @@ static void start_batch(hr_rpc *rpc, const grpc_op *ops, size_t n_ops, hr_rpc_ta
     hr_rpc_unref(rpc); /* never the last: the caller holds one */
 }
 
+/* Where the list was empty the poller may be asleep: an empty batch's event comes at once and wakes it. The
+ * call is ours to start it on until the end of this, for the poller may have answered it by then. */
+void hr_rpc_post(hr_rpc *rpc, void (*run)(hr_rpc *rpc)) {
+    hr_poller *poller = rpc->poller;
+    if (atomic_exchange(&rpc->is_posted, true)) return;
+    rpc->posted = run;
+    hr_rpc_ref(rpc); /* the list's */
+    hr_rpc_ref(rpc);
+    hr_rpc *others = atomic_load(&poller->posted);
+    do {
+        rpc->next_posted = others;
+    } while (!atomic_compare_exchange_weak(&poller->posted, &others, rpc));
+    if (others == NULL) {
+        HR_RPC_RELEASE(&poller->posted_tag);
+        grpc_call_start_batch(rpc->call, NULL, 0, &poller->posted_tag, NULL);
+    }
+    hr_rpc_unref(rpc);
+}
+
+void hr_rpc_run_posted(hr_poller *poller) {
+    hr_rpc *newest = atomic_exchange(&poller->posted, NULL), *oldest = NULL;
+    while (newest != NULL) {
+        hr_rpc *rpc = newest;
+        newest = rpc->next_posted;
+        rpc->next_posted = oldest;
+        oldest = rpc;
+    }
+    while (oldest != NULL) {
+        hr_rpc *rpc = oldest;
+        oldest = rpc->next_posted;
+        void (*run)(hr_rpc * rpc) = rpc->posted;
+        atomic_store(&rpc->is_posted, false);
+        run(rpc);
+        hr_rpc_unref(rpc);
+    }
+}
+
 static void watch_close(hr_rpc *rpc) {
     grpc_op op;
     memset(&op, 0, sizeof op);

@@ -5,8 +5,8 @@
  *
  * Life: `refs` counts the events still to come and the work under way; the call is freed when it is zero. A
  * batch that the core refuses to start brings no event and takes no reference. Thread rule: events run on the
- * poller that owns the call's queue. Work of other threads (an answer, the shutdown) holds a reference or the
- * server's list lock, and touches a streaming call's state under `lock`.
+ * poller that owns the call's queue. Other threads post their work to it (an answer) or hold the server's
+ * list lock (the shutdown), and touch a streaming call's state under `lock`.
  */
 #ifndef HOMERANK_SERVICE_RPC_CALL_H
 #define HOMERANK_SERVICE_RPC_CALL_H
@@ -72,6 +72,10 @@ struct hr_rpc {
     bool ended;            /* the final status is sent or cannot be */
     bool cancelled;        /* the client is gone or the deadline passed */
 
+    atomic_bool is_posted;
+    void (*posted)(hr_rpc *rpc); /* what hr_rpc_post was asked to run */
+    hr_rpc *next_posted;         /* in the poller's list of those */
+
     hr_rpc *previous, *next; /* in the server's list of all that are requested or open; its lock */
 };
 
@@ -80,6 +84,14 @@ bool hr_rpc_request(hr_poller *poller, const hr_rpc_method *method, void *regist
 
 void hr_rpc_ref(hr_rpc *rpc);
 void hr_rpc_unref(hr_rpc *rpc);
+
+/* Lets the call's poller run(rpc), soon, and once for all that is posted until then: the same run always. For
+ * threads that have made an answer, and hold a reference: if they sent it themselves they would fight over
+ * the connection with the poller that reads from it; and a poller is woken once for all that has come. */
+void hr_rpc_post(hr_rpc *rpc, void (*run)(hr_rpc *rpc));
+
+/* What was posted to the poller; its own thread. */
+void hr_rpc_run_posted(hr_poller *poller);
 
 /* Runs method->advance under the lock where it may run. For threads that hold a reference or the list lock.
  */

@@ -1,7 +1,7 @@
 /* homerank.v1.Ranker/Rank, and what it shares with RankStream: see rpc_rank.h.
  *
- * The poller decodes and submits; the pipeline's worker packs the answer into the bytes that go out and
- * starts the one batch that sends everything. */
+ * The poller decodes and submits; the pipeline's worker packs the answer into the bytes that go out; the
+ * poller starts the one batch that sends everything. */
 #include "service/rpc_rank.h"
 
 #include <stdlib.h>
@@ -13,7 +13,8 @@
 typedef struct unary_rank {
     hr_rpc rpc; /* first */
     hr_rank_job job;
-    bool answered; /* on the poller */
+    grpc_byte_buffer *packed; /* owned; from ranked to answered */
+    bool answered;            /* on the poller */
 } unary_rank;
 
 /* One more in the server, or RESOURCE_EXHAUSTED. */
@@ -124,9 +125,15 @@ static void unary_answer(unary_rank *rank, grpc_byte_buffer *answer) {
     hr_rpc_end(&rank->rpc, answer, error->code, error->code == HR_OK ? "" : error->message, unary_on_sent);
 }
 
+static void unary_send_ranked(hr_rpc *rpc) {
+    unary_rank *rank = (unary_rank *)rpc;
+    unary_answer(rank, rank->packed);
+}
+
 static void unary_on_ranked(hr_rank_call *call) {
     unary_rank *rank = (unary_rank *)((hr_rank_job *)call)->rpc;
-    unary_answer(rank, hr_rank_job_pack(&rank->job));
+    rank->packed = hr_rank_job_pack(&rank->job);
+    hr_rpc_post(&rank->rpc, unary_send_ranked);
     hr_rpc_unref(&rank->rpc);
 }
 

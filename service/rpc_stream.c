@@ -54,8 +54,8 @@ static void on_ranked(hr_rank_call *call) {
     job->answer = answer;
     job->done = true;
     if (call->error.code != HR_OK) ((rank_stream *)rpc)->failed = true;
-    if (!rpc->ended) rpc->method->advance(rpc);
     pthread_mutex_unlock(&rpc->lock);
+    hr_rpc_post(rpc, hr_rpc_advance);
     hr_rpc_unref(rpc);
 }
 

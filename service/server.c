@@ -110,6 +110,11 @@ static void *poller_run(void *arg) {
     }
 }
 
+static void fire_posted(hr_rpc_tag *tag, bool ok) {
+    (void)ok;
+    hr_rpc_run_posted(tag->owner);
+}
+
 static hr_status start_pollers(hr_server *server, hr_error *err) {
     uint32_t n = server->options.n_pollers;
     server->pollers = calloc(n, sizeof *server->pollers);
@@ -118,6 +123,7 @@ static hr_status start_pollers(hr_server *server, hr_error *err) {
     for (; server->n_pollers < n; server->n_pollers++) {
         hr_poller *poller = &server->pollers[server->n_pollers];
         poller->server = server;
+        poller->posted_tag = (hr_rpc_tag){.fire = fire_posted, .owner = poller};
         poller->queue = grpc_completion_queue_create_for_next(NULL);
         grpc_server_register_completion_queue(server->core, poller->queue, NULL);
         pthread_mutex_init(&poller->arenas_lock, NULL);

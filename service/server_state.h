@@ -16,6 +16,8 @@ struct hr_poller {
     hr_server *server; /* borrowed */
     grpc_completion_queue *queue;
     pthread_t thread;
+    hr_rpc_tag posted_tag;
+    _Atomic(hr_rpc *) posted;    /* see hr_rpc_post; the newest first */
     pthread_mutex_t arenas_lock; /* guards the arenas; they come back from any thread */
     hr_arena *arenas[HR_POLLER_IDLE_ARENAS];
     uint32_t n_arenas;
