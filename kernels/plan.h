@@ -108,6 +108,9 @@ typedef struct hr_plan {
     uint32_t n_layers;
     const hr_task *tasks;
     uint32_t n_tasks; /* T */
+    /* To compare with: whatever is linear in v is computed from all of it for every row, and not the user's
+     * and the context's part once a slice. Never set by a model. */
+    bool unshared;
 } hr_plan;
 
 #endif

@@ -134,7 +134,7 @@ static uint32_t input_of(network *n, const hr_input *sources) {
     }
     const hr_vector_layout *v = &n->b.program->layout;
     bool reads_v = sources->n_sources == 1 && sources->sources[0].layer == HR_SOURCE_FEATURES;
-    if (reads_v && v->shared_width && v->item_width) {
+    if (reads_v && v->shared_width && v->item_width && !n->plan->unshared) {
         split_reading(n, &added->reading);
     } else {
         added->reading.operand = concatenate(n, sources, all->width, n->b.program->operand);

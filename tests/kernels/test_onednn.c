@@ -198,6 +198,32 @@ static void logits_are_the_references_whatever_the_batch(void **state) {
     }
 }
 
+/* The user's part of a product is computed once a slice and added to the items'. Computed for every row, as
+ * the plan may ask, the logits are within the bounds too, and not the same bits: they come in two ways. */
+static void sharing_a_slices_part_changes_no_more_than_rounding(void **state) {
+    (void)state;
+    for (hr_precision precision = HR_PRECISION_F32; precision <= HR_PRECISION_BF16; precision++) {
+        bool same_bits = true;
+        for (uint64_t seed = 0; seed < N_SEEDS; seed++) {
+            fixture shared, unshared;
+            hr_random_plan *random_plan = hr_random_plan_create(HR_RANDOM_HOME_2, seed);
+            random_plan->plan.unshared = true;
+            fixture_open_plan(&unshared, random_plan, precision);
+            fixture_open(&shared, HR_RANDOM_HOME_2, seed, precision);
+            check_agreement(&unshared, 100, precision);
+            hr_random_batch *a = batch_of(&shared, 100), *b = batch_of(&unshared, 100);
+            run(shared.worker, a->slices, a->n_slices);
+            run(unshared.worker, b->slices, b->n_slices);
+            same_bits = same_bits && memcmp(a->logits, b->logits, a->n_logits * sizeof *a->logits) == 0;
+            hr_random_batch_destroy(a);
+            hr_random_batch_destroy(b);
+            fixture_close(&shared);
+            fixture_close(&unshared);
+        }
+        assert_false(same_bits);
+    }
+}
+
 static void an_empty_batch_is_fine(void **state) {
     (void)state;
     fixture f;
@@ -390,6 +416,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_cpu_without_bf16_products_multiplies_in_f32),
         cmocka_unit_test(logits_are_the_references_whatever_the_batch),
+        cmocka_unit_test(sharing_a_slices_part_changes_no_more_than_rounding),
         cmocka_unit_test(an_empty_batch_is_fine),
         cmocka_unit_test(any_entity_may_have_all_the_features),
         cmocka_unit_test(a_network_of_very_many_products_is_prepared_in_seconds),
