@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "features/encoder_internal.h"
+#include "features/feast_value.h"
 #include "proto/unpack.h"
 
 /* A schema of 65,536 features with the longest hash tables stays far below it. */
@@ -118,6 +119,23 @@ static void bind_fields(const hr_encoder *encoder, hr_entity entity, hr_binding 
         bindings[i] = (hr_binding){.plain = record->fields[i].text, .plain_nbytes = record->fields[i].nbytes};
 }
 
+/* What is no feature's value counts, and is missing. */
+static hr_status bind_values(const hr_encoder *encoder, hr_entity entity, hr_binding *bindings,
+                             const hr_record *record, hr_arena *arena, uint32_t *n_invalid, hr_error *err) {
+    for (size_t i = 0; i < encoder->plans[entity].fields.n_names; i++) {
+        const hr_field_text *field = &record->fields[i];
+        bindings[i] = (hr_binding){.value = NULL};
+        if (field->text == NULL) continue;
+        hr_status status = hr_feast_value_decode((const uint8_t *)field->text, field->nbytes, arena,
+                                                 &bindings[i].value, err);
+        if (status == HR_INVALID_ARGUMENT)
+            ++*n_invalid;
+        else if (status != HR_OK)
+            return status;
+    }
+    return HR_OK;
+}
+
 hr_status hr_bind_record(const hr_encoder *encoder, hr_entity entity, hr_binding *bindings,
                          const hr_record *record, hr_arena *arena, uint32_t *n_invalid, hr_error *err) {
     switch (record->kind) {
@@ -125,6 +143,7 @@ hr_status hr_bind_record(const hr_encoder *encoder, hr_entity entity, hr_binding
     case HR_RECORD_ROW: break; /* there is nothing to bind */
     case HR_RECORD_PACKED: return bind_packed(encoder, entity, bindings, record, arena, n_invalid, err);
     case HR_RECORD_FIELDS: bind_fields(encoder, entity, bindings, record); break;
+    case HR_RECORD_VALUES: return bind_values(encoder, entity, bindings, record, arena, n_invalid, err);
     }
     return HR_OK;
 }

@@ -43,8 +43,8 @@ const hr_field_list *hr_encoder_fields(const hr_encoder *encoder, hr_entity enti
 void hr_bind(const hr_encoder *encoder, hr_entity entity, hr_binding *bindings, const char *name,
              const Homerank__V1__FeatureValue *value, bool is_inline);
 
-/* Binds a stored record. A record that is not a valid FeatureMap binds nothing and adds 1 to *n_invalid; a
- * missing record binds nothing. What it unpacks lives in the arena. Errors: RESOURCE_EXHAUSTED when the
+/* Binds a stored record. A record that is not a valid FeatureMap binds nothing and adds 1 to *n_invalid, as
+ * does each of VALUES that is no feature's value; a missing record binds nothing. What it unpacks lives in the arena. Errors: RESOURCE_EXHAUSTED when the
  * arena's cap is reached. */
 hr_status hr_bind_record(const hr_encoder *encoder, hr_entity entity, hr_binding *bindings,
                          const hr_record *record, hr_arena *arena, uint32_t *n_invalid, hr_error *err);

@@ -1,5 +1,5 @@
-/* A record as one block of bytes: see record_blob.h. PACKED: its bytes. FIELDS: their number, a length each
- * (NO_TEXT where there is none), then the texts one after another. */
+/* A record as one block of bytes: see record_blob.h. PACKED: its bytes. FIELDS and VALUES: their number, a
+ * length each (NO_TEXT where there is none), then the texts one after another. */
 #include "features/record_blob.h"
 
 #include <stdint.h>
@@ -7,9 +7,13 @@
 
 #define NO_TEXT UINT32_MAX
 
+static bool has_fields(hr_record_kind kind) {
+    return kind == HR_RECORD_FIELDS || kind == HR_RECORD_VALUES;
+}
+
 size_t hr_record_blob_nbytes(const hr_record *record, size_t n_fields) {
     if (record->kind == HR_RECORD_PACKED) return record->nbytes;
-    if (record->kind != HR_RECORD_FIELDS) return 0;
+    if (!has_fields(record->kind)) return 0;
     size_t nbytes = (1 + n_fields) * sizeof(uint32_t);
     for (size_t i = 0; i < n_fields; i++)
         if (record->fields[i].text != NULL) nbytes += record->fields[i].nbytes;
@@ -30,7 +34,7 @@ static void write_fields(const hr_field_text *fields, size_t n_fields, void *blo
 
 void hr_record_blob_write(const hr_record *record, size_t n_fields, void *blob) {
     if (record->kind == HR_RECORD_PACKED && record->nbytes > 0) memcpy(blob, record->data, record->nbytes);
-    if (record->kind == HR_RECORD_FIELDS) write_fields(record->fields, n_fields, blob);
+    if (has_fields(record->kind)) write_fields(record->fields, n_fields, blob);
 }
 
 static bool read_fields(const uint32_t *blob, size_t nbytes, hr_arena *arena, hr_record *record) {
@@ -49,7 +53,7 @@ static bool read_fields(const uint32_t *blob, size_t nbytes, hr_arena *arena, hr
 
 bool hr_record_blob_read(hr_record_kind kind, const void *blob, size_t nbytes, hr_arena *arena,
                          hr_record *record) {
-    if (kind == HR_RECORD_FIELDS && !read_fields(blob, nbytes, arena, record)) return false;
+    if (has_fields(kind) && !read_fields(blob, nbytes, arena, record)) return false;
     if (kind == HR_RECORD_PACKED) {
         char *copy = hr_arena_strndup(arena, blob, nbytes);
         if (copy == NULL) return false;
@@ -74,7 +78,7 @@ static bool copy_fields(hr_record *record, size_t n_fields, hr_arena *arena) {
 }
 
 bool hr_record_copy(hr_record *record, size_t n_fields, hr_arena *arena) {
-    if (record->kind == HR_RECORD_FIELDS) return copy_fields(record, n_fields, arena);
+    if (has_fields(record->kind)) return copy_fields(record, n_fields, arena);
     if (record->kind != HR_RECORD_PACKED) return true;
     record->data = (const uint8_t *)hr_arena_strndup(arena, (const char *)record->data, record->nbytes);
     return record->data != NULL;

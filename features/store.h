@@ -30,11 +30,12 @@ typedef struct hr_store hr_store;
 typedef enum hr_record_kind {
     HR_RECORD_MISSING, /* no such record, or the store could not answer for it */
     HR_RECORD_PACKED,  /* data is one serialised homerank.v1.FeatureMap */
-    HR_RECORD_FIELDS,  /* values of a hash, one per requested field (see hr_fetch.fields) */
+    HR_RECORD_FIELDS,  /* texts of a hash, one per requested field (see hr_fetch.fields) */
+    HR_RECORD_VALUES,  /* the same of a Feast store: each is one serialised feast.types.Value */
     HR_RECORD_ROW      /* encoded already, see row; from a cache */
 } hr_record_kind;
 
-/* A field's text in a hash record; text is NULL where the hash has no such field. Arena. */
+/* A field's text in a hash record, of FIELDS or VALUES; NULL where the hash has no such field. Arena. */
 typedef struct hr_field_text {
     const char *text;
     size_t nbytes;
@@ -44,7 +45,7 @@ typedef struct hr_record {
     hr_record_kind kind;
     const uint8_t *data; /* PACKED: nbytes bytes, from outside and unchecked; arena */
     size_t nbytes;
-    const hr_field_text *fields; /* FIELDS: one per field of the entity's field list; arena */
+    const hr_field_text *fields; /* FIELDS, VALUES: one per field of the entity's field list; arena */
     bool invalid;  /* there was a value of a wrong type (a Redis list, say); kind is MISSING then */
     bool answered; /* that it is so the store has said, or said not long ago to a cache that hears of changes;
                       false: it could not answer, and the record is MISSING or stale */

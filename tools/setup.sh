@@ -12,8 +12,8 @@ packages=(
     # build
     bazel-bootstrap bazel-rules-java gcc g++ libprotobuf-dev protobuf-c-compiler protobuf-compiler
     # libraries, in the order of third_party/BUILD
-    libcmocka-dev libdnnl-dev libgrpc-dev libhiredis-dev libjansson-dev liblmdb-dev libmicrohttpd-dev libpcre2-dev
-    libprotobuf-c-dev libuv1-dev libxxhash-dev libyaml-dev libzstd-dev zlib1g-dev
+    libcmocka-dev libdnnl-dev libgrpc-dev libhiredis-dev libjansson-dev liblmdb-dev libmicrohttpd-dev
+    libmurmurhash-dev libpcre2-dev libprotobuf-c-dev libuv1-dev libxxhash-dev libyaml-dev libzstd-dev zlib1g-dev
     # the store, and the Python client with its tests
     redis-server python3 python3-grpcio python3-numpy python3-prometheus-client python3-protobuf python3-redis
 )

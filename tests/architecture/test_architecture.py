@@ -26,7 +26,7 @@ ARROWS = {
 LIBRARIES = {
     r"grpc/": ["service"],
     r"hiredis/": ["features"],
-    r"lmdb\.h": ["features"],
+    r"lmdb\.h|murmurhash\.h": ["features"],
     r"uv\.h": ["features"],
     r"oneapi/|dnnl|omp\.h": ["kernels/onednn"],
     r"cuda|cublas": ["kernels/cuda"],
