@@ -15,8 +15,13 @@
 #include "service/runtime.h"
 #include "service/server.h"
 
-static hr_status open_exposures(const hr_options *options, hr_monitor *monitor, hr_exposures **exposures,
-                                hr_error *err) {
+/* What happens of answers that were sent. */
+typedef struct after_answers {
+    hr_exposures *exposures; /* or NULL */
+    hr_shadow *shadow;
+} after_answers;
+
+static hr_status open_exposures(const hr_options *options, hr_exposures **exposures, hr_error *err) {
     const hr_exposures_options log = {
         .path = options->exposures,
         .stream = options->exposure_stream,
@@ -26,14 +31,29 @@ static hr_status open_exposures(const hr_options *options, hr_monitor *monitor, 
         .max_waiting_nbytes = options->exposures_buffer_bytes,
         .grace_ms = options->grace_ms,
     };
-    *exposures = NULL;
     if (log.path[0] == '\0' && log.stream[0] == '\0') return HR_OK;
-    hr_status status = hr_exposures_open(&log, exposures, err);
-    if (status) return status;
-    return hr_metrics_add(hr_monitor_metrics(monitor), hr_exposures_collect, *exposures, err);
+    return hr_exposures_open(&log, exposures, err);
 }
 
-static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, hr_exposures *exposures,
+static hr_status open_after(const hr_options *options, hr_pipeline *pipeline, hr_monitor *monitor,
+                            after_answers *after, hr_error *err) {
+    hr_metrics *metrics = hr_monitor_metrics(monitor);
+    *after = (after_answers){0};
+    hr_status status = open_exposures(options, &after->exposures, err);
+    if (status) return status;
+    after->shadow = hr_shadow_create(pipeline, after->exposures);
+    if (after->shadow == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for shadows");
+    if (after->exposures != NULL)
+        status = hr_metrics_add(metrics, hr_exposures_collect, after->exposures, err);
+    return status ? status : hr_metrics_add(metrics, hr_shadow_collect, after->shadow, err);
+}
+
+static void close_after(after_answers *after) {
+    hr_shadow_close(after->shadow);
+    hr_exposures_close(after->exposures);
+}
+
+static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, const after_answers *after,
                               hr_server **started, hr_error *err) {
     hr_server_options server = {
         .listen = options->listen,
@@ -43,7 +63,8 @@ static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, 
         .max_call_nbytes = options->max_call_bytes,
         .max_open_nbytes = options->max_open_bytes,
         .grace_ms = options->grace_ms,
-        .exposures = exposures,
+        .exposures = after->exposures,
+        .shadow = after->shadow,
     };
     return hr_server_start(&server, pipeline, started, err);
 }
@@ -85,15 +106,15 @@ static void wait_for_signal(const sigset_t *signals) {
 /* From the first listener to the last; the monitor sees the server's end, and is closed before what it shows.
  */
 static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monitor *monitor, hr_error *err) {
-    hr_exposures *exposures;
+    after_answers after;
     hr_server *server = NULL;
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    hr_status status = open_exposures(options, monitor, &exposures, err);
-    if (!status) status = start_server(options, runtime->pipeline, exposures, &server, err);
+    hr_status status = open_after(options, runtime->pipeline, monitor, &after, err);
+    if (!status) status = start_server(options, runtime->pipeline, &after, &server, err);
     if (!status) status = hr_monitor_serving(monitor, runtime->repository, runtime->pipeline, server, err);
     if (!status) {
         log_listening(options, runtime, server);
@@ -102,7 +123,7 @@ static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monito
     hr_monitor_stopping(monitor);
     if (server != NULL) hr_server_stop(server);
     hr_monitor_close(monitor);
-    hr_exposures_close(exposures);
+    close_after(&after);
     if (server != NULL) hr_server_shutdown(server);
     return status;
 }

@@ -112,6 +112,7 @@ void hr_pipeline_submit(hr_pipeline *pipeline, hr_rank_call *call) {
     const bool fetching = !hr_store_is_synchronous(pipeline->store);
     call->response = NULL;
     call->experiments_version = "";
+    call->shadow_model = NULL;
     call->error.code = HR_OK;
     call->scheduled = NULL;
     atomic_fetch_add(&pipeline->submitted, 1);

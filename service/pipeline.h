@@ -38,6 +38,9 @@ struct hr_rank_call {
     hr_error error;                       /* code HR_OK: response is set */
     Homerank__V1__RankResponse *response; /* arena */
     const char *experiments_version;      /* of the file behind response->experiments; arena; "": none */
+    const char *shadow_model;             /* that shall rank it too, once it is answered; arena; NULL: none */
+    const hr_model *model;                /* that ranked it; borrowed in `done` */
+    const float *scores, *outputs;        /* hr_ranking_scores of all its items; arena */
     /* The pipeline's own. */
     struct hr_scheduled *scheduled;
 };

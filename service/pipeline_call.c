@@ -170,13 +170,19 @@ hr_slice hr_call_slice(const hr_call_state *state, uint32_t first, uint32_t n) {
 hr_status hr_call_answer(hr_call_state *state, hr_error *err) {
     hr_rank_call *call = state->call;
     uint64_t begun_ns = hr_clock_ns();
-    uint32_t n_not_finite;
+    hr_ranking_scores scores;
     hr_status status = hr_ranking_fill(state->assignment.model, call->request, &state->assignment.choice,
-                                       state->slice.logits, call->arena, call->response, &n_not_finite, err);
-    if (status == HR_OK && n_not_finite > 0) {
+                                       state->slice.logits, call->arena, call->response, &scores, err);
+    if (status == HR_OK) {
+        call->model = state->assignment.model;
+        call->scores = scores.scores;
+        call->outputs = scores.outputs;
+    }
+    if (status == HR_OK && scores.n_not_finite > 0) {
         char text[96];
         snprintf(text, sizeof text,
-                 "%" PRIu32 " items have a score or output that is not finite and rank last", n_not_finite);
+                 "%" PRIu32 " items have a score or output that is not finite and rank last",
+                 scores.n_not_finite);
         status = add_warning(call, text, err);
     }
     state->report.model_ns = hr_clock_ns() - begun_ns;

@@ -48,9 +48,10 @@ static int compare_ranked(const void *left, const void *right) {
     return a->row < b->row ? -1 : a->row > b->row;
 }
 
-/* Fills items and outputs (n_items, T) from logits; returns how many are not finite. */
+/* Fills items, scores (n_items) and outputs (n_items, T) from logits; returns how many are not finite. */
 static uint32_t score_items(const hr_plan *plan, const hr_fusion *fusion, const float *logits,
-                            uint32_t n_items, double *row_outputs, float *outputs, ranked_item *items) {
+                            uint32_t n_items, double *row_outputs, float *scores, float *outputs,
+                            ranked_item *items) {
     const uint32_t n_tasks = plan->n_tasks;
     uint32_t n_not_finite = 0;
     for (uint32_t row = 0; row < n_items; row++) {
@@ -62,7 +63,8 @@ static uint32_t score_items(const hr_plan *plan, const hr_fusion *fusion, const 
             finite = finite && isfinite(outputs[at]);
         }
         double score = hr_fusion_score(fusion, row_outputs);
-        finite = finite && isfinite((float)score);
+        scores[row] = (float)score;
+        finite = finite && isfinite(scores[row]);
         items[row] = (ranked_item){.score = score, .row = row, .finite = finite};
         n_not_finite += !finite;
     }
@@ -71,23 +73,27 @@ static uint32_t score_items(const hr_plan *plan, const hr_fusion *fusion, const 
 
 hr_status hr_ranking_fill(const hr_model *model, const Homerank__V1__RankRequest *request,
                           const hr_ranking_choice *choice, const float *logits, hr_arena *arena,
-                          Homerank__V1__RankResponse *response, uint32_t *n_not_finite, hr_error *err) {
+                          Homerank__V1__RankResponse *response, hr_ranking_scores *all, hr_error *err) {
     const hr_plan *plan = hr_model_plan(model);
     const uint32_t n_items = (uint32_t)request->n_item_ids;
     const uint32_t n_tasks = choice->n_tasks;
     const uint32_t n_ranked = request->top_k == 0 || request->top_k > n_items ? n_items : request->top_k;
     double *row_outputs = hr_arena_calloc(arena, plan->n_tasks, sizeof *row_outputs);
+    float *scores = hr_arena_calloc(arena, n_items, sizeof *scores);
     float *outputs = hr_arena_calloc(arena, (size_t)n_items * plan->n_tasks, sizeof *outputs);
     ranked_item *items = hr_arena_calloc(arena, n_items, sizeof *items);
     response->item_ids = hr_arena_calloc(arena, n_ranked, sizeof *response->item_ids);
     response->scores = hr_arena_calloc(arena, n_ranked, sizeof *response->scores);
     response->tasks = hr_arena_calloc(arena, n_tasks, sizeof *response->tasks);
     response->task_scores = hr_arena_calloc(arena, (size_t)n_ranked * n_tasks, sizeof *response->task_scores);
-    if (row_outputs == NULL || outputs == NULL || items == NULL || response->item_ids == NULL ||
-        response->scores == NULL || response->tasks == NULL || response->task_scores == NULL)
+    if (row_outputs == NULL || scores == NULL || outputs == NULL || items == NULL ||
+        response->item_ids == NULL || response->scores == NULL || response->tasks == NULL ||
+        response->task_scores == NULL)
         return too_large(err);
 
-    *n_not_finite = score_items(plan, choice->fusion, logits, n_items, row_outputs, outputs, items);
+    *all = (hr_ranking_scores){.scores = scores, .outputs = outputs};
+    all->n_not_finite =
+        score_items(plan, choice->fusion, logits, n_items, row_outputs, scores, outputs, items);
     qsort(items, n_items, sizeof *items, compare_ranked);
     response->n_item_ids = response->n_scores = n_ranked;
     response->n_tasks = n_tasks;
@@ -96,7 +102,7 @@ hr_status hr_ranking_fill(const hr_model *model, const Homerank__V1__RankRequest
     for (uint32_t i = 0; i < n_ranked; i++) {
         const float *row = outputs + (size_t)items[i].row * plan->n_tasks;
         response->item_ids[i] = request->item_ids[items[i].row];
-        response->scores[i] = (float)items[i].score;
+        response->scores[i] = scores[items[i].row];
         for (uint32_t t = 0; t < n_tasks; t++)
             response->task_scores[(size_t)i * n_tasks + t] = row[choice->tasks[t]];
     }

@@ -20,12 +20,18 @@ typedef struct hr_ranking_choice {
 hr_status hr_ranking_choose(const hr_model *model, const Homerank__V1__RankRequest *request, hr_arena *arena,
                             hr_ranking_choice *choice, hr_error *err);
 
+/* What every item got, in the order of the request; arena. */
+typedef struct hr_ranking_scores {
+    const float *scores;   /* (n_items) fused */
+    const float *outputs;  /* (n_items, T) of all the model's tasks */
+    uint32_t n_not_finite; /* items with a score or output that is not finite */
+} hr_ranking_scores;
+
 /* Fills the response's item_ids, scores, tasks and task_scores from logits (n_items, T), best first: outputs,
- * fused score, order, top_k, the chosen tasks. Items with a score or output that is not finite rank last and
- * are told in *n_not_finite. Memory is the arena's; strings are borrowed from the request and the model.
- * Errors: RESOURCE_EXHAUSTED. */
+ * fused score, order, top_k, the chosen tasks. Items that are not finite rank last. Memory is the arena's;
+ * strings are borrowed from the request and the model. Errors: RESOURCE_EXHAUSTED. */
 hr_status hr_ranking_fill(const hr_model *model, const Homerank__V1__RankRequest *request,
                           const hr_ranking_choice *choice, const float *logits, hr_arena *arena,
-                          Homerank__V1__RankResponse *response, uint32_t *n_not_finite, hr_error *err);
+                          Homerank__V1__RankResponse *response, hr_ranking_scores *scores, hr_error *err);
 
 #endif

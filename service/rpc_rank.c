@@ -94,12 +94,26 @@ static void make_exposures(hr_rank_job *job) {
     if (job->exposures == NULL) hr_log(HR_LOG_ERROR, "out of memory for an answer's exposures");
 }
 
+static void give_memory_back(void *arg, hr_arena *arena, size_t nbytes) {
+    hr_poller *poller = arg;
+    hr_poller_put_arena(poller, arena);
+    atomic_fetch_sub(&poller->server->n_open_nbytes, nbytes);
+}
+
+/* The memory of a request that has a shadow is the shadow's from now on. */
+static void prepare_shadow(hr_rank_job *job) {
+    hr_rank_call *call = &job->call;
+    hr_shadow *shadow = job->rpc->server->options.shadow;
+    if (shadow == NULL || call->error.code != HR_OK || call->shadow_model == NULL) return;
+    job->shadow = hr_shadow_prepare(shadow, call, job->nbytes, give_memory_back, job->rpc->poller);
+}
+
 grpc_byte_buffer *hr_rank_job_pack(hr_rank_job *job) {
     make_exposures(job);
     grpc_byte_buffer *answer = job->call.error.code == HR_OK ? hr_rpc_pack(&job->call.response->base) : NULL;
-    hr_poller_put_arena(job->rpc->poller, job->call.arena);
+    prepare_shadow(job);
+    if (job->call.arena != NULL) give_memory_back(job->rpc->poller, job->call.arena, job->nbytes);
     job->call.arena = NULL;
-    atomic_fetch_sub(&job->rpc->server->n_open_nbytes, job->nbytes);
     return answer;
 }
 
@@ -112,6 +126,8 @@ void hr_rank_job_close(hr_rank_job *job, bool answered) {
     else
         free(job->exposures);
     job->exposures = NULL;
+    if (job->shadow != NULL) (answered ? hr_shadow_start : hr_shadow_drop)(job->shadow);
+    job->shadow = NULL;
     atomic_fetch_add(answered ? &server->answered : &server->cancelled, 1);
     atomic_fetch_sub(&server->n_open, 1);
 }

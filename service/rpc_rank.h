@@ -8,6 +8,7 @@
 
 #include "service/pipeline.h"
 #include "service/rpc_call.h"
+#include "service/shadow.h"
 
 typedef struct hr_rank_job {
     hr_rank_call call;            /* first: the pipeline hands it back */
@@ -15,6 +16,7 @@ typedef struct hr_rank_job {
     bool accepted;                /* counted as open until hr_rank_job_close */
     size_t nbytes;                /* of the decoded request, counted as open until hr_rank_job_pack */
     hr_exposure_lines *exposures; /* owned: what to log once the answer is sent; NULL: nothing */
+    hr_shadow_call *shadow;       /* owned: what to begin then; NULL: nothing */
 } hr_rank_job;
 
 /* Takes a received message in: limits, an arena, decoding. OK: the job is accepted and wants
@@ -27,12 +29,12 @@ void hr_rank_job_submit(hr_rank_job *job, void (*done)(hr_rank_call *call));
 /* Gives a job up: its work not yet begun is dropped. Harmless where it is not in the pipeline (any more). */
 void hr_rank_job_cancel(hr_rank_job *job);
 
-/* From done: the packed answer, NULL for an error. Gives the arena back: the answer's only form is now
- * packed. */
+/* From done: the packed answer, NULL for an error. Gives the arena back, or to a shadow: the answer's only
+ * form is now packed. */
 grpc_byte_buffer *hr_rank_job_pack(hr_rank_job *job);
 
-/* Counts the job out, and logs its exposures where its answer was sent: its answer or error was sent
- * (answered), or there was nobody to send it to. Once. */
+/* Counts the job out, and where its answer was sent logs its exposures and begins its shadow: its answer or
+ * error was sent (answered), or there was nobody to send it to. Once. */
 void hr_rank_job_close(hr_rank_job *job, bool answered);
 
 #endif

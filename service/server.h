@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "service/exposures/exposures.h"
 #include "service/pipeline.h"
+#include "service/shadow.h"
 
 typedef struct hr_server hr_server;
 
@@ -24,7 +25,9 @@ typedef struct hr_server_options {
     uint32_t max_call_nbytes;    /* cap of one call's arena */
     uint64_t max_open_nbytes;    /* decoded requests in the server together */
     uint32_t grace_ms;           /* at shutdown, for accepted calls to finish */
-    hr_exposures *exposures; /* where sent answers' assignments go; borrowed, until hr_server_stop; or NULL */
+    hr_exposures *exposures; /* where sent answers' assignments go; borrowed until hr_server_stop; or NULL */
+    hr_shadow *shadow;       /* what ranks answered requests once more; closed between hr_server_stop and
+                                hr_server_shutdown; or NULL */
 } hr_server_options;
 
 /* Binds, starts the pollers and serves. The pipeline is borrowed and must outlive the server.

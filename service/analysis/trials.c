@@ -119,6 +119,7 @@ static void assign(hr_trial *trial, uint32_t user, const exposure *e) {
 static hr_status take_exposure(void *arg, const json_t *object, hr_error *err) {
     hr_trials *trials = arg;
     exposure e;
+    if (json_object_get(object, "shadow") != NULL) return HR_OK; /* another kind of line */
     hr_status status = exposure_read(object, &e, err);
     if (status != HR_OK || !e.in_experiment) return status;
     uint32_t user = hr_interner_add(trials->users, e.user_id);

@@ -99,3 +99,42 @@ hr_exposure_lines *hr_exposure_lines_make(const Homerank__V1__RankRequest *reque
     lines->n_lines = (uint32_t)response->n_experiments;
     return lines;
 }
+
+static void put_number_member(text *t, const char *name, double value) {
+    put_text(t, name);
+    put_number(t, value);
+}
+
+static void put_shadow(text *t, const hr_shadow_line *line, uint64_t time_us) {
+    put_time(t, time_us);
+    put_member(t, ",\"request_id\":", line->request_id);
+    put_member(t, ",\"user_id\":", line->user_id);
+    put_member(t, ",\"shadow\":{\"model\":", line->shadow_model);
+    put_member(t, ",\"answered\":", line->model);
+    put_number_member(t, ",\"items\":", line->n_items);
+    if (line->has_correlation)
+        put_number_member(t, ",\"rank_correlation\":", line->rank_correlation);
+    else
+        put_text(t, ",\"rank_correlation\":null");
+    put_number_member(t, ",\"top10_overlap\":", line->top_overlap);
+    put_text(t, ",\"mean_absolute_difference\":{");
+    for (uint32_t i = 0; i < line->n_tasks; i++) {
+        if (i > 0) put_text(t, ",");
+        put_escaped(t, line->tasks[i]);
+        put_number_member(t, ":", line->differences[i]);
+    }
+    put_member(t, "}},\"file\":", line->file);
+    put_text(t, "}\n");
+}
+
+hr_exposure_lines *hr_shadow_line_make(const hr_shadow_line *line, uint64_t time_us) {
+    text measured = {0};
+    put_shadow(&measured, line, time_us);
+    hr_exposure_lines *lines = malloc(sizeof *lines + measured.nbytes);
+    if (lines == NULL) return NULL;
+    text written = {.bytes = lines->bytes};
+    put_shadow(&written, line, time_us);
+    lines->nbytes = written.nbytes;
+    lines->n_lines = 1;
+    return lines;
+}

@@ -24,8 +24,10 @@ static void fill(void **state, hr_arena *arena, const char *json, const float *l
     const Homerank__V1__RankRequest *request = tiny_request(arena, json);
     hr_ranking_choice choice;
     if (hr_ranking_choose(model, request, arena, &choice, &err) != HR_OK) fail_msg("%s", err.message);
-    if (hr_ranking_fill(model, request, &choice, logits, arena, response, n_not_finite, &err) != HR_OK)
+    hr_ranking_scores scores;
+    if (hr_ranking_fill(model, request, &choice, logits, arena, response, &scores, &err) != HR_OK)
         fail_msg("%s", err.message);
+    *n_not_finite = scores.n_not_finite;
     hr_model_unref(model);
 }
 
