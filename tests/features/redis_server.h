@@ -42,4 +42,7 @@ void redis_server_do(const redis_server *server, const char *format, ...);
 /* The same, and its reply, for freeReplyObject; NULL where the server does not answer. */
 struct redisReply *redis_server_ask(const redis_server *server, const char *format, ...);
 
+/* A number that INFO tells ("keyspace_hits"); 0 where it tells no such one. */
+uint64_t redis_server_number(const redis_server *server, const char *name);
+
 #endif

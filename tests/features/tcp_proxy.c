@@ -28,21 +28,28 @@ static void take_client(tcp_proxy *proxy) {
         close(client);
         return;
     }
-    proxy->pairs[proxy->n_pairs][0] = client;
-    proxy->pairs[proxy->n_pairs++][1] = server;
+    proxy->pairs[proxy->n_pairs].subscribes = false;
+    proxy->pairs[proxy->n_pairs].fds[0] = client;
+    proxy->pairs[proxy->n_pairs++].fds[1] = server;
 }
 
-/* Hands on what has come; false at the end of either side. */
-static bool forward(int from, int to) {
+/* Hands on what side `from` has sent; false at its end. */
+static bool forward(tcp_proxy *proxy, int i, int from) {
     char bytes[65536];
-    ssize_t n = recv(from, bytes, sizeof bytes, MSG_DONTWAIT);
-    return n > 0 && send(to, bytes, (size_t)n, MSG_NOSIGNAL) == n;
+    ssize_t n = recv(proxy->pairs[i].fds[from], bytes, sizeof bytes, MSG_DONTWAIT);
+    if (n <= 0) return false;
+    if (from == 0 && memmem(bytes, (size_t)n, "SUBSCRIBE", 9) != NULL) proxy->pairs[i].subscribes = true;
+    return send(proxy->pairs[i].fds[!from], bytes, (size_t)n, MSG_NOSIGNAL) == n;
 }
 
 static void close_pair(tcp_proxy *proxy, int i) {
-    close(proxy->pairs[i][0]);
-    close(proxy->pairs[i][1]);
-    memmove(proxy->pairs[i], proxy->pairs[i + 1], (size_t)(--proxy->n_pairs - i) * sizeof proxy->pairs[0]);
+    for (int side = 0; side < 2; side++) close(proxy->pairs[i].fds[side]);
+    memmove(&proxy->pairs[i], &proxy->pairs[i + 1], (size_t)(--proxy->n_pairs - i) * sizeof proxy->pairs[0]);
+}
+
+static bool is_held(const tcp_proxy *proxy, int i) {
+    const int holds = atomic_load(&proxy->holds);
+    return holds == TCP_PROXY_EVERYTHING || (holds == TCP_PROXY_SUBSCRIBERS && proxy->pairs[i].subscribes);
 }
 
 static void *run(void *arg) {
@@ -50,15 +57,15 @@ static void *run(void *arg) {
     while (!atomic_load(&proxy->stops)) {
         struct pollfd fds[1 + 2 * TCP_PROXY_MAX_PAIRS] = {{.fd = proxy->listener, .events = POLLIN}};
         const int n_pairs = proxy->n_pairs;
-        const bool holds = atomic_load(&proxy->holds);
         for (int i = 0; i < 2 * n_pairs; i++)
-            fds[1 + i] = (struct pollfd){.fd = holds ? -1 : proxy->pairs[i / 2][i % 2], .events = POLLIN};
+            fds[1 + i] = (struct pollfd){.fd = is_held(proxy, i / 2) ? -1 : proxy->pairs[i / 2].fds[i % 2],
+                                         .events = POLLIN};
         poll(fds, (nfds_t)(1 + 2 * n_pairs), 1);
         if (fds[0].revents != 0) take_client(proxy);
         for (int i = n_pairs - 1; i >= 0; i--) {
             bool open = true;
-            if (fds[1 + 2 * i].revents != 0) open = forward(proxy->pairs[i][0], proxy->pairs[i][1]);
-            if (open && fds[2 + 2 * i].revents != 0) open = forward(proxy->pairs[i][1], proxy->pairs[i][0]);
+            for (int side = 0; side < 2; side++)
+                if (open && fds[1 + 2 * i + side].revents != 0) open = forward(proxy, i, side);
             if (!open) close_pair(proxy, i);
         }
     }
@@ -79,7 +86,7 @@ void tcp_proxy_start(tcp_proxy *proxy, uint16_t server_port) {
     assert_int_equal(pthread_create(&proxy->thread, NULL, run, proxy), 0);
 }
 
-void tcp_proxy_hold(tcp_proxy *proxy, bool holds) {
+void tcp_proxy_hold(tcp_proxy *proxy, tcp_proxy_holds holds) {
     atomic_store(&proxy->holds, holds);
 }
 

@@ -14,18 +14,28 @@ typedef struct tcp_proxy {
     uint16_t port; /* what clients connect to */
     uint16_t server_port;
     int listener;
-    int pairs[TCP_PROXY_MAX_PAIRS][2]; /* client and server; the thread's */
+    struct {
+        int fds[2]; /* client and server */
+        bool subscribes;
+    } pairs[TCP_PROXY_MAX_PAIRS]; /* the thread's */
     int n_pairs;
-    atomic_bool holds, stops;
+    atomic_int holds;
+    atomic_bool stops;
     pthread_t thread;
 } tcp_proxy;
 
 /* Forwards to 127.0.0.1:server_port. Fails the test where it cannot. */
 void tcp_proxy_start(tcp_proxy *proxy, uint16_t server_port);
 
-/* Whether to swallow: what comes is left unread, a new connection is accepted and nobody answers it. What was
- * held is forwarded afterwards. In force within 1 ms. */
-void tcp_proxy_hold(tcp_proxy *proxy, bool holds);
+/* What to swallow: of those connections what comes is left unread (and forwarded afterwards), new ones are
+ * accepted and nobody answers them. SUBSCRIBERS are those of clients that have sent "SUBSCRIBE". In force
+ * within 1 ms. */
+typedef enum tcp_proxy_holds {
+    TCP_PROXY_NOTHING,
+    TCP_PROXY_SUBSCRIBERS,
+    TCP_PROXY_EVERYTHING
+} tcp_proxy_holds;
+void tcp_proxy_hold(tcp_proxy *proxy, tcp_proxy_holds holds);
 
 void tcp_proxy_stop(tcp_proxy *proxy); /* closes every connection */
 

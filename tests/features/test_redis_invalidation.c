@@ -152,11 +152,11 @@ static void a_black_hole_is_found_within_the_heartbeat(void **state) {
     const uint64_t until_ns = hr_clock_ns() + 3 * HEARTBEAT_MS * ms_ns; /* a quiet connection lives on */
     while (hr_clock_ns() < until_ns) uv_run(&w.loop, UV_RUN_ONCE);
     assert_int_equal(w.n_lost, 0);
-    tcp_proxy_hold(&proxy, true);
+    tcp_proxy_hold(&proxy, TCP_PROXY_EVERYTHING);
     uint64_t took_ms = wait_for(&w, &w.n_lost, 1);
     assert_non_null(strstr(w.reason, "heartbeat of 400 ms"));
     assert_in_range(took_ms, 0, HEARTBEAT_MS + 100); /* the rest is for a busy machine */
-    tcp_proxy_hold(&proxy, false);
+    tcp_proxy_hold(&proxy, TCP_PROXY_NOTHING);
     wait_for(&w, &w.n_begun, 2);
     end(&w);
     tcp_proxy_stop(&proxy);
