@@ -47,9 +47,14 @@ static void close_pair(tcp_proxy *proxy, int i) {
     memmove(&proxy->pairs[i], &proxy->pairs[i + 1], (size_t)(--proxy->n_pairs - i) * sizeof proxy->pairs[0]);
 }
 
-static bool is_held(const tcp_proxy *proxy, int i) {
-    const int holds = atomic_load(&proxy->holds);
-    return holds == TCP_PROXY_EVERYTHING || (holds == TCP_PROXY_SUBSCRIBERS && proxy->pairs[i].subscribes);
+static bool is_held(const tcp_proxy *proxy, int i, int side) {
+    switch ((tcp_proxy_holds)atomic_load(&proxy->holds)) {
+    case TCP_PROXY_NOTHING: break;
+    case TCP_PROXY_EVERYTHING: return true;
+    case TCP_PROXY_SUBSCRIBERS: return proxy->pairs[i].subscribes;
+    case TCP_PROXY_ANSWERS: return side == 1 && !proxy->pairs[i].subscribes;
+    }
+    return false;
 }
 
 static void *run(void *arg) {
@@ -57,9 +62,10 @@ static void *run(void *arg) {
     while (!atomic_load(&proxy->stops)) {
         struct pollfd fds[1 + 2 * TCP_PROXY_MAX_PAIRS] = {{.fd = proxy->listener, .events = POLLIN}};
         const int n_pairs = proxy->n_pairs;
-        for (int i = 0; i < 2 * n_pairs; i++)
-            fds[1 + i] = (struct pollfd){.fd = is_held(proxy, i / 2) ? -1 : proxy->pairs[i / 2].fds[i % 2],
-                                         .events = POLLIN};
+        for (int i = 0; i < 2 * n_pairs; i++) {
+            const int fd = proxy->pairs[i / 2].fds[i % 2];
+            fds[1 + i] = (struct pollfd){.fd = is_held(proxy, i / 2, i % 2) ? -1 : fd, .events = POLLIN};
+        }
         poll(fds, (nfds_t)(1 + 2 * n_pairs), 1);
         if (fds[0].revents != 0) take_client(proxy);
         for (int i = n_pairs - 1; i >= 0; i--) {

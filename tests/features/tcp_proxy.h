@@ -27,13 +27,13 @@ typedef struct tcp_proxy {
 /* Forwards to 127.0.0.1:server_port. Fails the test where it cannot. */
 void tcp_proxy_start(tcp_proxy *proxy, uint16_t server_port);
 
-/* What to swallow: of those connections what comes is left unread (and forwarded afterwards), new ones are
- * accepted and nobody answers them. SUBSCRIBERS are those of clients that have sent "SUBSCRIBE". In force
- * within 1 ms. */
+/* What to swallow. It is left unread, and forwarded afterwards; new connections are accepted and treated
+ * alike. Subscribers are the connections of clients that have sent "SUBSCRIBE". In force within 1 ms. */
 typedef enum tcp_proxy_holds {
     TCP_PROXY_NOTHING,
+    TCP_PROXY_EVERYTHING,
     TCP_PROXY_SUBSCRIBERS,
-    TCP_PROXY_EVERYTHING
+    TCP_PROXY_ANSWERS /* what the server sends, but for subscribers */
 } tcp_proxy_holds;
 void tcp_proxy_hold(tcp_proxy *proxy, tcp_proxy_holds holds);
 

@@ -495,6 +495,71 @@ static void an_answer_that_comes_too_late_fills_the_cache(void **state) {
     redis_server_kill(&server);
 }
 
+static void who_comes_after_a_change_does_not_wait_for_an_answer_from_before(void **state) {
+    (void)state;
+    redis_server server;
+    tcp_proxy proxy;
+    redis_server_start(&server, "");
+    redis_server_do(&server, "MSET hr:item:warm 1 hr:item:a 1");
+    tcp_proxy_start(&proxy, server.port);
+    const hr_store_options options = cached();
+    hr_store *store = open_at(proxy.port, "", &options);
+    wait_until_cached(store, "warm");
+    tcp_proxy_hold(&proxy, TCP_PROXY_ANSWERS);
+    usleep(5000); /* the proxy looks every millisecond */
+    const uint64_t n_read = keys_read(&server), n_changes = stats_of(store).n_invalidations;
+    char one[] = "a", two[] = "a", three[] = "a";
+    asked *before = ask(store, NULL, one, UINT64_MAX);
+    while (keys_read(&server) == n_read) usleep(100); /* read, and the answer is on its way */
+    asked *with_it = ask(store, NULL, two, UINT64_MAX);
+    redis_server_do(&server, "SET hr:item:a 2");
+    redis_server_do(&server, "SET hr:item:warm 2"); /* told of after that */
+    while (stats_of(store).n_invalidations == n_changes) usleep(100);
+    asked *after = ask(store, NULL, three, UINT64_MAX);
+    assert_int_equal(stats_of(store).n_joins, 1);
+    tcp_proxy_hold(&proxy, TCP_PROXY_NOTHING);
+    wait_done(before);
+    wait_done(with_it);
+    wait_done(after);
+    assert_int_equal(number_of(&before->fetch.items[0]), 1); /* it was so when they asked */
+    assert_int_equal(number_of(&with_it->fetch.items[0]), 1);
+    assert_int_equal(number_of(&after->fetch.items[0]), 2);
+    assert_int_equal(item_number(store, "a", NULL), 2);
+    drop(before);
+    drop(with_it);
+    drop(after);
+    hr_store_close(store);
+    tcp_proxy_stop(&proxy);
+    redis_server_kill(&server);
+}
+
+enum { N_RACERS = 4, N_RACED = 3000 };
+
+static void *race(void *arg) {
+    for (int i = 0; i < N_RACED; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "r%d", i);
+        item_number(arg, id, NULL);
+    }
+    return NULL;
+}
+
+static void however_they_race_a_record_is_read_once(void **state) {
+    (void)state;
+    redis_server server;
+    redis_server_start(&server, "");
+    const hr_store_options options = cached();
+    hr_store *store = open_at(server.port, "", &options);
+    pthread_t threads[N_RACERS];
+    wait_until_cached(store, "warm");
+    const uint64_t before = keys_read(&server);
+    for (int i = 0; i < N_RACERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, race, store), 0);
+    for (int i = 0; i < N_RACERS; i++) pthread_join(threads[i], NULL);
+    assert_int_equal(keys_read(&server) - before, N_RACED);
+    hr_store_close(store);
+    redis_server_kill(&server);
+}
+
 /* --- what Redis cannot say --------------------------------------------------------------------------------
  */
 
@@ -686,6 +751,8 @@ int main(void) {
         cmocka_unit_test(an_answer_older_than_a_change_is_not_kept),
         cmocka_unit_test(a_record_that_many_want_is_read_once),
         cmocka_unit_test(who_waits_with_others_keeps_their_own_deadline),
+        cmocka_unit_test(who_comes_after_a_change_does_not_wait_for_an_answer_from_before),
+        cmocka_unit_test(however_they_race_a_record_is_read_once),
         cmocka_unit_test(an_answer_that_comes_too_late_fills_the_cache),
         cmocka_unit_test(stale_records_stand_in_and_then_nothing_does),
         cmocka_unit_test(all_who_wait_for_a_read_that_fails_hear_of_it),
