@@ -2,7 +2,6 @@
 #include "features/cache_policy.h"
 
 #include <stdbool.h>
-#include <stdlib.h>
 
 enum {
     SMALL_FRACTION = 10,    /* the small queue has 1 / this of the capacity */
@@ -11,18 +10,9 @@ enum {
     MAX_MOVES_A_VICTIM = 64 /* bounds one call: past it the oldest goes, whatever it earned */
 };
 
-hr_status hr_cache_policy_init(hr_cache_policy *policy, size_t capacity_nbytes, size_t n_ghosts,
-                               hr_error *err) {
-    *policy = (hr_cache_policy){.capacity_nbytes = capacity_nbytes, .n_ghosts = GHOSTS_PER_SET};
-    while (policy->n_ghosts < n_ghosts) policy->n_ghosts *= 2;
-    policy->ghosts = calloc(policy->n_ghosts, sizeof *policy->ghosts);
-    if (policy->ghosts != NULL) return HR_OK;
-    return hr_error_set(err, HR_OUT_OF_MEMORY, "cache: expected memory for %zu ghosts, found none",
-                        policy->n_ghosts);
-}
-
-void hr_cache_policy_destroy(hr_cache_policy *policy) {
-    free(policy->ghosts);
+void hr_cache_policy_init(hr_cache_policy *policy, size_t capacity_nbytes, hr_cache_ghost *ghosts,
+                          size_t n_ghosts) {
+    *policy = (hr_cache_policy){.capacity_nbytes = capacity_nbytes, .ghosts = ghosts, .n_ghosts = n_ghosts};
 }
 
 /* --- queues --------------------------------------------------------------------------------------------- */

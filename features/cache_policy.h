@@ -16,8 +16,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/status.h"
-
 enum { HR_CACHE_MAX_HITS = 3 };
 
 typedef struct hr_cache_node hr_cache_node;
@@ -44,16 +42,15 @@ typedef struct hr_cache_ghost {
 typedef struct hr_cache_policy {
     size_t capacity_nbytes;
     hr_cache_queue queues[HR_CACHE_QUEUES];
-    hr_cache_ghost *ghosts; /* (n_ghosts), in sets of a few; owned */
-    size_t n_ghosts;        /* a power of two */
+    hr_cache_ghost *ghosts; /* (n_ghosts), in sets of a few; borrowed */
+    size_t n_ghosts;
     uint32_t n_given_up;
 } hr_cache_policy;
 
-/* n_ghosts: about the entries that the capacity holds; rounded up to a power of two. Errors: OUT_OF_MEMORY.
- */
-hr_status hr_cache_policy_init(hr_cache_policy *policy, size_t capacity_nbytes, size_t n_ghosts,
-                               hr_error *err);
-void hr_cache_policy_destroy(hr_cache_policy *policy);
+/* ghosts: all zero, borrowed for the policy's life. n_ghosts: a power of two, at least 4, about the entries
+ * that the capacity holds. */
+void hr_cache_policy_init(hr_cache_policy *policy, size_t capacity_nbytes, hr_cache_ghost *ghosts,
+                          size_t n_ghosts);
 
 /* Takes a node of which hash and nbytes are set; the capacity may be passed: give up victims until there is
  * none. */

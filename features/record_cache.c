@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <xxhash.h>
 
@@ -27,6 +28,7 @@ enum {
     LARGEST_FRACTION = 4,   /* an entry may take 1 / this of its shard */
     CHANGES_PER_SHARD = 64, /* keys that share a count void each other's tickets, which costs a fetch */
     CACHE_LINE_NBYTES = 64,
+    HUGE_PAGE_NBYTES = 2 << 20,
     PREFETCH_NBYTES = 320
 };
 
@@ -45,58 +47,73 @@ struct entry {
 };
 
 typedef struct shard {
-    alignas(CACHE_LINE_NBYTES) pthread_mutex_t lock; /* guards all of it but the prefetch of buckets */
-    _Atomic(entry *) *buckets;                       /* (n_buckets) owned, and the entries */
-    size_t n_buckets;                                /* a power of two */
-    uint64_t n_versions;
+    alignas(CACHE_LINE_NBYTES) pthread_mutex_t lock; /* guards all below, its buckets and its entries */
+    uint64_t n_hits, n_negative_hits;                /* what a hit counts lies beside the lock */
+    uint64_t n_versions, n_evictions, n_invalidations;
     hr_cache_policy policy;
-    hr_cache_stats stats;
     uint32_t n_changes[CHANGES_PER_SHARD];
 } shard;
 
 struct hr_record_cache {
     hr_record_cache_options options;
     uint64_t seed;
-    size_t tables_nbytes; /* everything but entries */
+    size_t fixed_nbytes; /* everything but entries; 0 until all of it is there */
     uint32_t n_shards, shard_shift;
-    shard *shards;
+    size_t n_buckets;          /* of a shard; a power of two */
+    shard *shards;             /* (n_shards) owned */
+    _Atomic(entry *) *buckets; /* (n_shards, n_buckets) owned, and the entries; ghosts lie behind them */
     hr_cache_covers covers;
     _Atomic uint64_t n_misses, n_joins, n_stale;
 };
 
-/* --- creation ------------------------------------------------------------------------------------------- */
-
-static hr_status shard_init(shard *s, size_t nbytes, size_t *tables_nbytes, hr_error *err) {
-    pthread_mutex_init(&s->lock, NULL);
-    s->n_buckets = 1;
-    while (s->n_buckets < nbytes / ENTRY_NBYTES) s->n_buckets *= 2;
-    s->buckets = calloc(s->n_buckets, sizeof *s->buckets);
-    if (s->buckets == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "cache: no memory for its tables");
-    hr_status status = hr_cache_policy_init(&s->policy, 0, s->n_buckets, err);
-    const size_t tables =
-        sizeof *s + s->n_buckets * sizeof *s->buckets + s->policy.n_ghosts * sizeof *s->policy.ghosts;
-    s->policy.capacity_nbytes = nbytes - tables;
-    *tables_nbytes += tables;
-    return status;
+/* Entries that nothing refers to any more, linked by `next`. */
+static void free_all(entry *gone) {
+    while (gone != NULL) {
+        entry *next = gone->next;
+        free(gone);
+        gone = next;
+    }
 }
 
-static hr_status shards_init(hr_record_cache *cache, hr_error *err) {
-    cache->shard_shift = 63; /* two shards at least: shifting by 64 is not defined */
-    cache->n_shards = 2;
-    while (cache->n_shards < MAX_SHARDS &&
-           cache->options.nbytes / (cache->n_shards * 2) >= SHARD_MIN_NBYTES) {
+/* --- creation ------------------------------------------------------------------------------------------- */
+
+/* Tables: all shards' buckets, then all shards' ghosts, in one block of whole huge pages: a look-up in a
+ * large table otherwise waits for the page's address before it waits for the page. */
+static void *tables_create(size_t nbytes) {
+    const size_t whole = (nbytes + HUGE_PAGE_NBYTES - 1) & ~(size_t)(HUGE_PAGE_NBYTES - 1);
+    void *tables = nbytes < HUGE_PAGE_NBYTES ? malloc(nbytes) : aligned_alloc(HUGE_PAGE_NBYTES, whole);
+    if (tables == NULL) return NULL;
+    if (nbytes >= HUGE_PAGE_NBYTES)
+        madvise(tables, whole, MADV_HUGEPAGE); /* or small ones, where it may not */
+    memset(tables, 0, nbytes);
+    return tables;
+}
+
+static hr_status shards_create(hr_record_cache *cache, hr_error *err) {
+    const size_t nbytes = cache->options.nbytes;
+    cache->n_shards = 2; /* at least: a shift by 64 is not defined */
+    cache->shard_shift = 63;
+    for (; cache->n_shards < MAX_SHARDS && nbytes / (cache->n_shards * 2) >= SHARD_MIN_NBYTES;
+         cache->shard_shift--)
         cache->n_shards *= 2;
-        cache->shard_shift--;
+    cache->n_buckets = 1;
+    while (cache->n_buckets < nbytes / cache->n_shards / ENTRY_NBYTES) cache->n_buckets *= 2;
+    const size_t n = cache->n_shards, n_all = n * cache->n_buckets;
+    const size_t shards_nbytes = n * sizeof *cache->shards;
+    const size_t tables_nbytes = n_all * (sizeof *cache->buckets + sizeof(hr_cache_ghost));
+    cache->shards = aligned_alloc(CACHE_LINE_NBYTES, shards_nbytes);
+    cache->buckets = tables_create(tables_nbytes);
+    if (cache->shards == NULL || cache->buckets == NULL)
+        return hr_error_set(err, HR_OUT_OF_MEMORY, "cache: no memory for its tables");
+    cache->fixed_nbytes = sizeof *cache + shards_nbytes + tables_nbytes;
+    hr_cache_ghost *ghosts = (hr_cache_ghost *)(cache->buckets + n_all);
+    memset(cache->shards, 0, shards_nbytes);
+    for (size_t i = 0; i < n; i++) {
+        pthread_mutex_init(&cache->shards[i].lock, NULL);
+        hr_cache_policy_init(&cache->shards[i].policy, (nbytes - cache->fixed_nbytes) / n,
+                             ghosts + i * cache->n_buckets, cache->n_buckets);
     }
-    cache->shards = aligned_alloc(CACHE_LINE_NBYTES, cache->n_shards * sizeof *cache->shards);
-    if (cache->shards == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "cache: no memory for its tables");
-    memset(cache->shards, 0, cache->n_shards * sizeof *cache->shards);
-    cache->tables_nbytes = sizeof *cache;
-    const size_t shard_nbytes = (cache->options.nbytes - sizeof *cache) / cache->n_shards;
-    hr_status status = HR_OK;
-    for (uint32_t i = 0; i < cache->n_shards && status == HR_OK; i++)
-        status = shard_init(&cache->shards[i], shard_nbytes, &cache->tables_nbytes, err);
-    return status;
+    return HR_OK;
 }
 
 hr_status hr_record_cache_create(const hr_record_cache_options *options, hr_record_cache **out,
@@ -111,7 +128,7 @@ hr_status hr_record_cache_create(const hr_record_cache_options *options, hr_reco
     /* Ids come from outside: nobody shall know which of them share a bucket. */
     if (getrandom(&cache->seed, sizeof cache->seed, GRND_NONBLOCK) != sizeof cache->seed)
         cache->seed = hr_clock_ns() ^ (uint64_t)(uintptr_t)cache;
-    hr_status status = shards_init(cache, err);
+    hr_status status = shards_create(cache, err);
     if (status != HR_OK) {
         hr_record_cache_destroy(cache);
         return status;
@@ -122,18 +139,10 @@ hr_status hr_record_cache_create(const hr_record_cache_options *options, hr_reco
 
 void hr_record_cache_destroy(hr_record_cache *cache) {
     if (cache == NULL) return;
-    for (uint32_t i = 0; cache->shards != NULL && i < cache->n_shards; i++) {
-        shard *s = &cache->shards[i];
-        for (size_t b = 0; s->buckets != NULL && b < s->n_buckets; b++) {
-            for (entry *e = s->buckets[b], *next; e != NULL; e = next) {
-                next = e->next;
-                free(e);
-            }
-        }
-        free(s->buckets);
-        hr_cache_policy_destroy(&s->policy);
-        pthread_mutex_destroy(&s->lock);
-    }
+    const size_t n_shards = cache->fixed_nbytes > 0 ? cache->n_shards : 0;
+    for (size_t b = 0; b < n_shards * cache->n_buckets; b++) free_all(cache->buckets[b]);
+    for (size_t i = 0; i < n_shards; i++) pthread_mutex_destroy(&cache->shards[i].lock);
+    free(cache->buckets);
     free(cache->shards);
     free(cache);
 }
@@ -148,8 +157,8 @@ static shard *shard_of(const hr_record_cache *cache, uint64_t hash) {
     return &cache->shards[hash >> cache->shard_shift];
 }
 
-static _Atomic(entry *) *bucket_of(const shard *s, uint64_t hash) {
-    return &s->buckets[hash & (s->n_buckets - 1)];
+static _Atomic(entry *) *bucket_of(const hr_record_cache *cache, uint64_t hash) {
+    return &cache->buckets[(hash >> cache->shard_shift) * cache->n_buckets + (hash & (cache->n_buckets - 1))];
 }
 
 static uint32_t *n_changes_of(shard *s, uint64_t hash) {
@@ -164,16 +173,14 @@ hr_record_key hr_record_cache_key(const hr_record_cache *cache, uint64_t fingerp
                                   const char *id) {
     const size_t id_nbytes = strlen(id);
     const uint64_t hash = hash_of(cache, entity, id, id_nbytes);
-    const shard *s = shard_of(cache, hash);
-    __builtin_prefetch(s);
-    __builtin_prefetch(bucket_of(s, hash));
+    __builtin_prefetch(shard_of(cache, hash));
+    __builtin_prefetch(bucket_of(cache, hash));
     return (hr_record_key){
         .id = id, .id_nbytes = id_nbytes, .hash = hash, .fingerprint = fingerprint, .entity = entity};
 }
 
 void hr_record_cache_prefetch(const hr_record_cache *cache, const hr_record_key *key) {
-    const shard *s = shard_of(cache, key->hash);
-    const char *first = (const char *)atomic_load_explicit(bucket_of(s, key->hash), memory_order_relaxed);
+    const char *first = (const char *)atomic_load_explicit(bucket_of(cache, key->hash), memory_order_relaxed);
     if (first == NULL) return;
     for (size_t offset = 0; offset < PREFETCH_NBYTES; offset += CACHE_LINE_NBYTES)
         __builtin_prefetch(first + offset);
@@ -190,8 +197,8 @@ static bool is_of_record(const entry *e, uint64_t hash, hr_entity entity, const 
            memcmp(e->bytes, id, id_nbytes) == 0;
 }
 
-static entry *find(const shard *s, const hr_record_key *key) {
-    entry *e = atomic_load_explicit(bucket_of(s, key->hash), memory_order_relaxed);
+static entry *find(const hr_record_cache *cache, const hr_record_key *key) {
+    entry *e = atomic_load_explicit(bucket_of(cache, key->hash), memory_order_relaxed);
     while (e != NULL && !(e->fingerprint == key->fingerprint &&
                           is_of_record(e, key->hash, key->entity, key->id, key->id_nbytes)))
         e = e->next;
@@ -217,8 +224,8 @@ static entry *entry_create(const hr_record_cache *cache, const hr_record_key *ke
 }
 
 /* Takes an entry out of its bucket, or, with another, puts that in its place. */
-static void relink(shard *s, entry *e, entry *other) {
-    _Atomic(entry *) *bucket = bucket_of(s, e->node.hash);
+static void relink(const hr_record_cache *cache, entry *e, entry *other) {
+    _Atomic(entry *) *bucket = bucket_of(cache, e->node.hash);
     entry *at = atomic_load_explicit(bucket, memory_order_relaxed);
     entry *after = other != NULL ? other : e->next;
     if (other != NULL) other->next = e->next;
@@ -230,16 +237,16 @@ static void relink(shard *s, entry *e, entry *other) {
     at->next = after;
 }
 
-/* Puts an entry in the place of `before`, or, where that is NULL, in. What has to go for it is linked before
- * `gone`; the new list is returned. */
-static entry *put(shard *s, entry *before, entry *e, entry *gone) {
+/* Puts an entry in the place of `before`, or, where that is NULL, in. Returns what had to go for it. */
+static entry *put(hr_record_cache *cache, shard *s, entry *before, entry *e) {
+    entry *gone = NULL;
     if (before != NULL) {
         hr_cache_policy_replace(&s->policy, &before->node, &e->node);
-        relink(s, before, e);
-        before->next = gone;
+        relink(cache, before, e);
+        before->next = NULL;
         gone = before;
     } else {
-        _Atomic(entry *) *bucket = bucket_of(s, e->node.hash);
+        _Atomic(entry *) *bucket = bucket_of(cache, e->node.hash);
         e->next = atomic_load_explicit(bucket, memory_order_relaxed);
         atomic_store_explicit(bucket, e, memory_order_relaxed);
         hr_cache_policy_insert(&s->policy, &e->node);
@@ -247,20 +254,12 @@ static entry *put(shard *s, entry *before, entry *e, entry *gone) {
     hr_cache_node *node;
     while ((node = hr_cache_policy_victim(&s->policy)) != NULL) {
         entry *victim = (entry *)node;
-        relink(s, victim, NULL);
+        relink(cache, victim, NULL);
         victim->next = gone;
         gone = victim;
-        s->stats.n_evictions++;
+        s->n_evictions++;
     }
     return gone;
-}
-
-static void free_all(entry *gone) {
-    while (gone != NULL) {
-        entry *next = gone->next;
-        free(gone);
-        gone = next;
-    }
 }
 
 /* --- looking -------------------------------------------------------------------------------------------- */
@@ -287,20 +286,31 @@ static bool copy_counts(entry *e, hr_arena *arena, const uint32_t **n_wrong) {
     return true;
 }
 
-static bool copy_out(entry *e, uint32_t *row, hr_arena *arena, hr_record *record) {
-    hr_record copy = {.kind = (hr_record_kind)e->kind,
-                      .invalid = e->invalid,
-                      .answered = true,
-                      .version = e->n_words > 0 ? 0 : e->version};
-    if (e->n_words > 0) {
-        if (copy.kind != HR_RECORD_MISSING) copy.kind = HR_RECORD_ROW;
-        memcpy(row, data_of(e), e->n_words * sizeof *row);
-        copy.row = row;
-        if (!copy_counts(e, arena, &copy.n_wrong)) return false;
-    } else if (!hr_record_blob_read(copy.kind, data_of(e), e->data_nbytes, arena, &copy)) {
+static bool copy_row(entry *e, uint32_t *row, hr_arena *arena, hr_record *record) {
+    const uint32_t *n_wrong;
+    if (!copy_counts(e, arena, &n_wrong)) return false;
+    memcpy(row, data_of(e), e->n_words * sizeof *row);
+    record->kind = e->kind == HR_RECORD_MISSING ? HR_RECORD_MISSING : HR_RECORD_ROW;
+    record->row = row;
+    record->n_wrong = n_wrong;
+    record->version = 0;
+    return true;
+}
+
+static bool copy_blob(entry *e, hr_arena *arena, hr_record *record) {
+    if (!hr_record_blob_read((hr_record_kind)e->kind, data_of(e), e->data_nbytes, arena, record))
         return false;
-    }
-    *record = copy;
+    record->row = record->n_wrong = NULL;
+    record->version = e->version;
+    return true;
+}
+
+static bool copy_out(entry *e, uint32_t *row, hr_arena *arena, hr_record *record) {
+    if (!(e->n_words > 0 ? copy_row(e, row, arena, record) : copy_blob(e, arena, record))) return false;
+    record->invalid = e->invalid;
+    record->answered = true;
+    record->stale = false;
+    record->cover = 0;
     return true;
 }
 
@@ -310,8 +320,8 @@ static hr_record_cache_found take(hr_record_cache *cache, shard *s, entry *e, bo
     if (!fresh && !(stale_too && may_stand_in(cache, e, now_ns))) return HR_CACHE_ABSENT;
     if (!copy_out(e, row, arena, record)) return HR_CACHE_NO_ROOM;
     hr_cache_policy_hit(&e->node);
-    s->stats.n_hits += fresh;
-    s->stats.n_negative_hits += fresh && record->kind == HR_RECORD_MISSING;
+    s->n_hits += fresh;
+    s->n_negative_hits += fresh && record->kind == HR_RECORD_MISSING;
     return HR_CACHE_FOUND;
 }
 
@@ -321,7 +331,7 @@ hr_record_cache_found hr_record_cache_get(hr_record_cache *cache, const hr_recor
     shard *s = shard_of(cache, key->hash);
     hr_record_cache_found found = HR_CACHE_ABSENT;
     pthread_mutex_lock(&s->lock);
-    entry *e = find(s, key);
+    entry *e = find(cache, key);
     if (e != NULL && (e->n_words == 0 || e->n_words == n_words))
         found = take(cache, s, e, stale_too, now_ns, row, arena, record);
     pthread_mutex_unlock(&s->lock);
@@ -368,7 +378,7 @@ uint64_t hr_record_cache_put_record(hr_record_cache *cache, const hr_record_key 
         hr_cache_cover_lasts(&cache->covers, record->cover)) {
         version = e->version = ++s->n_versions;
         e->expires_ns = expiry_ns(cache, key->hash, version, now_ns);
-        gone = put(s, find(s, key), e, NULL);
+        gone = put(cache, s, find(cache, key), e);
     }
     pthread_mutex_unlock(&s->lock);
     free_all(gone);
@@ -388,14 +398,14 @@ void hr_record_cache_put_row(hr_record_cache *cache, const hr_record_key *key, u
     shard *s = shard_of(cache, key->hash);
     entry *gone = e;
     pthread_mutex_lock(&s->lock);
-    entry *before = find(s, key);
+    entry *before = find(cache, key);
     if (before != NULL && before->version == version) {
         e->version = version;
         e->kind = before->kind;
         e->invalid = before->invalid;
         e->cover = before->cover;
         e->expires_ns = before->expires_ns;
-        gone = put(s, before, e, NULL);
+        gone = put(cache, s, before, e);
     }
     pthread_mutex_unlock(&s->lock);
     free_all(gone);
@@ -410,14 +420,14 @@ void hr_record_cache_forget(hr_record_cache *cache, hr_entity entity, const char
     entry *gone = NULL, *next;
     pthread_mutex_lock(&s->lock);
     ++*n_changes_of(s, hash);
-    for (entry *e = atomic_load_explicit(bucket_of(s, hash), memory_order_relaxed); e != NULL; e = next) {
+    for (entry *e = atomic_load_explicit(bucket_of(cache, hash), memory_order_relaxed); e != NULL; e = next) {
         next = e->next;
         if (!is_of_record(e, hash, entity, id, id_nbytes)) continue;
-        s->stats.n_invalidations++;
+        s->n_invalidations++;
         if (now_ns < e->expires_ns) e->expires_ns = now_ns;
         if (cache->options.max_stale_ms > 0) continue;
         hr_cache_policy_remove(&s->policy, &e->node);
-        relink(s, e, NULL);
+        relink(cache, e, NULL);
         e->next = gone;
         gone = e;
     }
@@ -438,14 +448,14 @@ void hr_record_cache_stats(hr_record_cache *cache, hr_cache_stats *stats) {
                               .n_joins = atomic_load(&cache->n_joins),
                               .n_stale = atomic_load(&cache->n_stale),
                               .n_losses = atomic_load(&cache->covers.n_losses),
-                              .nbytes = cache->tables_nbytes};
+                              .nbytes = cache->fixed_nbytes};
     for (uint32_t i = 0; i < cache->n_shards; i++) {
         shard *s = &cache->shards[i];
         pthread_mutex_lock(&s->lock);
-        stats->n_hits += s->stats.n_hits;
-        stats->n_negative_hits += s->stats.n_negative_hits;
-        stats->n_evictions += s->stats.n_evictions;
-        stats->n_invalidations += s->stats.n_invalidations;
+        stats->n_hits += s->n_hits;
+        stats->n_negative_hits += s->n_negative_hits;
+        stats->n_evictions += s->n_evictions;
+        stats->n_invalidations += s->n_invalidations;
         stats->nbytes += hr_cache_policy_nbytes(&s->policy);
         stats->n_entries +=
             s->policy.queues[HR_CACHE_SMALL].n_nodes + s->policy.queues[HR_CACHE_MAIN].n_nodes;

@@ -135,18 +135,6 @@ bool hr_fetch__begin(hr_fetch *fetch) {
     return false;
 }
 
-size_t hr_fetch__count(const hr_fetch *fetch) {
-    return fetch->n_items + (fetch->user_id != NULL);
-}
-
-hr_fetch_slot hr_fetch__slot(hr_fetch *fetch, size_t i) {
-    if (fetch->user_id != NULL) {
-        if (i == 0) return (hr_fetch_slot){&fetch->user, HR_ENTITY_USER, fetch->user_id};
-        i--;
-    }
-    return (hr_fetch_slot){&fetch->items[i], HR_ENTITY_ITEM, fetch->item_ids[i]};
-}
-
 void hr_fetch__take_packed(hr_fetch *fetch, hr_record *record, const void *data, size_t nbytes) {
     uint8_t *copy = hr_arena_alloc(fetch->arena, nbytes);
     if (copy == NULL) {

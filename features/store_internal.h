@@ -38,7 +38,9 @@ bool hr_fetch__begin(hr_fetch *fetch);
 
 /* The records of a fetch in the order in which stores ask for them: the user's, if wanted, then the items'.
  */
-size_t hr_fetch__count(const hr_fetch *fetch);
+static inline size_t hr_fetch__count(const hr_fetch *fetch) {
+    return fetch->n_items + (fetch->user_id != NULL);
+}
 
 /* Record number i of that order: where it goes to, whose it is, and of which id. */
 typedef struct hr_fetch_slot {
@@ -46,7 +48,13 @@ typedef struct hr_fetch_slot {
     hr_entity entity;
     const char *id;
 } hr_fetch_slot;
-hr_fetch_slot hr_fetch__slot(hr_fetch *fetch, size_t i);
+static inline hr_fetch_slot hr_fetch__slot(hr_fetch *fetch, size_t i) {
+    if (fetch->user_id != NULL) {
+        if (i == 0) return (hr_fetch_slot){&fetch->user, HR_ENTITY_USER, fetch->user_id};
+        i--;
+    }
+    return (hr_fetch_slot){&fetch->items[i], HR_ENTITY_ITEM, fetch->item_ids[i]};
+}
 
 /* Copies a packed value into the fetch's arena; where that is full the record stays MISSING and the fetch has
  * an error. */
