@@ -239,6 +239,10 @@ void hr_repository_visit(hr_repository *repository, void (*visit)(const hr_model
     end_reading(repository);
 }
 
+const char *hr_repository_default(const hr_repository *repository) {
+    return repository->default_spec;
+}
+
 /* ---- Status ---- */
 
 const char *hr_version_state_text(hr_version_state state) {

@@ -75,6 +75,9 @@ hr_status hr_repository_acquire(hr_repository *repository, const char *spec, hr_
 void hr_repository_visit(hr_repository *repository, void (*visit)(const hr_model *model, void *arg),
                          void *arg);
 
+/* What "" resolves to, as it was given: name, name@version or name:label; "": not said. */
+const char *hr_repository_default(const hr_repository *repository);
+
 /* ---- Status ---- */
 
 /* X(name, text) */

@@ -69,6 +69,22 @@ static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, 
     return hr_server_start(&server, pipeline, started, err);
 }
 
+/* Its calls are few and small, and some wait for a model to load. */
+static hr_status start_admin(const hr_options *options, hr_repository *repository, hr_server **started,
+                             hr_error *err) {
+    if (options->admin[0] == '\0') return HR_OK;
+    hr_server_options server = {
+        .listen = options->admin,
+        .n_pollers = 1,
+        .max_message_nbytes = 64 << 10,
+        .max_open_calls = 64,
+        .max_call_nbytes = 16 << 20,
+        .max_open_nbytes = 64 << 20,
+        .grace_ms = options->grace_ms,
+    };
+    return hr_server_start_admin(&server, repository, started, err);
+}
+
 /* What the `listening` line says of the models. */
 typedef struct models_text {
     char labels[512];  /* "home@2, mmoe@1", cut where it does not fit */
@@ -103,11 +119,11 @@ static void wait_for_signal(const sigset_t *signals) {
     pthread_sigmask(SIG_UNBLOCK, signals, NULL);
 }
 
-/* From the first listener to the last; the monitor sees the server's end, and is closed before what it shows.
- */
+/* From the first listener to the last. At the end no model changes any more; the Admin tells of them until
+ * the last call is done; the monitor sees the server's end, and is closed before what it shows. */
 static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monitor *monitor, hr_error *err) {
     after_answers after;
-    hr_server *server = NULL;
+    hr_server *server = NULL, *admin = NULL;
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
@@ -115,13 +131,16 @@ static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monito
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     hr_status status = open_after(options, runtime->pipeline, monitor, &after, err);
     if (!status) status = start_server(options, runtime->pipeline, &after, &server, err);
+    if (!status) status = start_admin(options, runtime->repository, &admin, err);
     if (!status) status = hr_monitor_serving(monitor, runtime->repository, runtime->pipeline, server, err);
     if (!status) {
         log_listening(options, runtime, server);
         wait_for_signal(&signals);
     }
     hr_monitor_stopping(monitor);
+    hr_repository_drain(runtime->repository);
     if (server != NULL) hr_server_stop(server);
+    if (admin != NULL) hr_server_shutdown(admin);
     hr_monitor_close(monitor);
     close_after(&after);
     if (server != NULL) hr_server_shutdown(server);

@@ -1,5 +1,4 @@
-/* grpc.health.v1.Health: SERVING for the whole server ("") and for homerank.v1.Ranker until the shutdown
- * begins.
+/* grpc.health.v1.Health: SERVING for the whole server ("") and for its service until the shutdown begins.
  *
  * Watch sends the status at once and again when it changes; an unknown service is SERVICE_UNKNOWN and the
  * stream stays open. At shutdown NOT_SERVING is sent, then the stream ends with UNAVAILABLE. */
@@ -30,7 +29,7 @@ static hr_status read_service(hr_rpc *rpc, bool *is_known, hr_error *err) {
                                      &message, err);
     if (status == HR_OK) {
         const char *name = ((const health_request *)message)->service;
-        *is_known = name[0] == '\0' || strcmp(name, "homerank.v1.Ranker") == 0;
+        *is_known = name[0] == '\0' || strcmp(name, rpc->server->service->name) == 0;
     }
     hr_poller_put_arena(rpc->poller, arena);
     return status;
@@ -53,8 +52,8 @@ static void check_start(hr_rpc *rpc) {
     bool is_known = false;
     hr_status status = read_service(rpc, &is_known, &err);
     if (status == HR_OK && !is_known)
-        status =
-            hr_error_set(&err, HR_NOT_FOUND, "no such service here; known: \"\" and \"homerank.v1.Ranker\"");
+        status = hr_error_set(&err, HR_NOT_FOUND, "no such service here; known: \"\" and \"%s\"",
+                              rpc->server->service->name);
     if (status == HR_OK)
         hr_rpc_end(rpc, pack_status(current_status(rpc->server)), HR_OK, "", NULL);
     else

@@ -194,6 +194,11 @@ static hr_status complete(hr_command command, hr_options *options, const bool *g
         return hr_error_set(err, HR_INVALID_ARGUMENT,
                             "--max-queued-items: expected room for one request of --max-items %u, found %llu",
                             options->max_items, (unsigned long long)options->max_queued_items);
+    if (command == HR_COMMAND_SERVE &&
+        (strcmp(options->version_policy, "specific") == 0) != (options->versions.n > 0))
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "--versions: expected with --version-policy specific, and only then, found %zu",
+                            options->versions.n);
     const char *argument = hr_command_rows[command].argument;
     if (argument && !options->folder)
         return hr_error_set(err, HR_INVALID_ARGUMENT, "%s is required", argument);

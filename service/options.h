@@ -42,14 +42,17 @@ typedef struct hr_options {
     const char *log_level, *log_format;
 
     const char *models, *default_model; /* serve */
-    const char *model;                  /* score: a folder; rank: RankRequest.model */
+    const char *version_policy;
+    hr_option_list versions;
+    uint32_t repository_poll_ms;
+    const char *model; /* score: a folder; rank: RankRequest.model */
     const char *backend, *precision;
     uint32_t threads; /* never 0: resolved to the CPUs of this process */
 
     const char *store;
     uint32_t store_connections, store_connect_timeout_ms, store_timeout_ms;
 
-    const char *listen, *http; /* http "": not asked for */
+    const char *listen, *http, *admin;       /* http, admin "": not asked for */
     const char *exposures, *exposure_stream; /* "": not asked for */
     uint64_t exposures_max_bytes, exposures_buffer_bytes, exposure_stream_maxlen;
     uint32_t exposures_max_age_s;

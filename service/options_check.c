@@ -62,3 +62,18 @@ hr_status hr_option_check_zipf(const char *text, const hr_option_list *before, h
     double exponent;
     return hr_load_read_decimal(text, 0, HR_LOAD_MAX_ZIPF, &exponent, err);
 }
+
+hr_status hr_option_check_version(const char *text, const hr_option_list *before, hr_error *err) {
+    enum { MAX_DIGITS = 19 };
+    size_t n_name = strcspn(text, "@:");
+    const char *digits = text[n_name] == '@' ? text + n_name + 1 : "";
+    size_t n_digits = strspn(digits, "0123456789");
+    if (n_name == 0 || n_digits == 0 || n_digits > MAX_DIGITS || digits[0] == '0' || digits[n_digits] != '\0')
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "expected NAME@VERSION, found %s",
+                            hr_quote(text, strlen(text)).text);
+    for (size_t i = 0; i < before->n; i++) {
+        if (strcmp(before->values[i], text) == 0)
+            return hr_error_set(err, HR_INVALID_ARGUMENT, "expected %s once, found again", text);
+    }
+    return HR_OK;
+}

@@ -1,4 +1,5 @@
-/* The YAML file of `--config`: one mapping of option names to scalars, read with libyaml. */
+/* The YAML file of `--config`: one mapping of option names to scalars, or lists of them, read with libyaml.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,16 +45,36 @@ static hr_status check_style(const hr_option_row *row, const yaml_node_t *node, 
     bool plain = node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     if (plain && (text[0] == '\0' || strcmp(text, "~") == 0 || strcmp(text, "null") == 0))
         return hr_error_set(err, HR_INVALID_ARGUMENT, "expected a value, found none");
-    if (!plain && row->type != HR_OPTION_TEXT)
+    if (!plain && row->type != HR_OPTION_TEXT && row->type != HR_OPTION_LIST)
         return hr_error_set(err, HR_INVALID_ARGUMENT, "expected %s, found a quoted text",
                             row->type == HR_OPTION_BOOL ? "true or false" : "an integer");
+    return HR_OK;
+}
+
+/* One value of the row; flags have won where it is given already. */
+static hr_status read_value(reader *r, const hr_option_row *row, const yaml_node_t *node, hr_error *err) {
+    char *text = NULL;
+    hr_status status = scalar_text(r, node, &text, err);
+    if (!status) status = check_style(row, node, text, err);
+    if (!status && !r->given[row - hr_option_rows]) status = hr_option_store(row, text, r->options, err);
+    return status;
+}
+
+/* The value of the row, or all of a list's. */
+static hr_status read_values(reader *r, const hr_option_row *row, const yaml_node_t *node, hr_error *err) {
+    if (row->type != HR_OPTION_LIST || node->type != YAML_SEQUENCE_NODE) return read_value(r, row, node, err);
+    for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top;
+         item++) {
+        hr_status status = read_value(r, row, yaml_document_get_node(r->document, *item), err);
+        if (status) return status;
+    }
     return HR_OK;
 }
 
 static hr_status read_pair(reader *r, const yaml_node_pair_t *pair, hr_error *err) {
     yaml_node_t *key_node = yaml_document_get_node(r->document, pair->key);
     yaml_node_t *value_node = yaml_document_get_node(r->document, pair->value);
-    char *key = NULL, *text = NULL;
+    char *key = NULL;
     if (scalar_text(r, key_node, &key, err)) return at_line(r, key_node, err);
     const hr_option_row *row = hr_option_find(r->command, key, strlen(key));
     if (!row || !row->in_file) {
@@ -64,9 +85,7 @@ static hr_status read_pair(reader *r, const yaml_node_pair_t *pair, hr_error *er
     hr_status status = HR_OK;
     if (r->seen[index]) status = hr_error_set(err, HR_INVALID_ARGUMENT, "expected once, found again");
     r->seen[index] = true;
-    if (!status) status = scalar_text(r, value_node, &text, err);
-    if (!status) status = check_style(row, value_node, text, err);
-    if (!status && !r->given[index]) status = hr_option_store(row, text, r->options, err);
+    if (!status) status = read_values(r, row, value_node, err);
     r->given[index] = true;
     if (!status) return HR_OK;
     hr_error_prefix(err, "%s", row->name);

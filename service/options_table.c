@@ -23,6 +23,7 @@ static const char *const backends[] = {"auto", "reference", "onednn", "cuda", NU
 static const char *const precisions[] = {"f32", "bf16", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 static const char *const log_formats[] = {"text", "json", NULL};
+static const char *const policies[] = {"latest", "all", "specific", NULL};
 static const char *const entities[] = {"user", "item", NULL};
 
 /* clang-format off */
@@ -31,7 +32,18 @@ const hr_option_row hr_option_rows[] = {
     {.name = "models", TEXT("ROOT"), MEMBER(models), .commands = SERVE, .required = true, .in_file = true,
      .help = "The model repository: ROOT/NAME/VERSION/ holds config.json and model.safetensors."},
     {.name = "default-model", TEXT("NAME"), MEMBER(default_model), .commands = SERVE, .in_file = true,
-     .help = "The model of requests that name none; not needed where there is only one."},
+     .help = "The model of requests that name none: NAME, NAME@VERSION or NAME:LABEL; not needed where there is "
+             "only one."},
+    {.name = "version-policy", TEXT("P"), MEMBER(version_policy), .fallback = "latest", .choices = policies,
+     .commands = SERVE, .in_file = true,
+     .help = "Which versions are served: of each model the latest that loads, all, or the specific ones that "
+             "--versions lists; besides them those that a label names."},
+    {.name = "versions", LIST("NAME@VERSION"), .check = hr_option_check_version, MEMBER(versions),
+     .commands = SERVE, .in_file = true,
+     .help = "A version to serve with --version-policy specific; may be given again, in the file a list."},
+    {.name = "repository-poll-ms", UINT32(0, 86400000), MEMBER(repository_poll_ms), .fallback = "2000",
+     .commands = SERVE, .in_file = true,
+     .help = "How often ROOT is looked at for new and changed versions and labels; 0 is never."},
     {.name = "model", TEXT("DIR"), MEMBER(model), .commands = SCORE, .required = true,
      .help = "The model's folder, which holds config.json and model.safetensors."},
     {.name = "backend", TEXT("NAME"), MEMBER(backend), .fallback = "auto", .choices = backends,
@@ -69,6 +81,9 @@ const hr_option_row hr_option_rows[] = {
     {.name = "http", ADDRESS, MEMBER(http), .commands = SERVE, .in_file = true,
      .help = "Where /metrics (for Prometheus), /healthz and /readyz are served, in clear text and to anyone who can "
              "reach it; nowhere unless given. Port 0 is any free one (the log says which)."},
+    {.name = "admin", ADDRESS, MEMBER(admin), .commands = SERVE, .in_file = true,
+     .help = "Where homerank.v1.Admin (load, unload, label, status) is served over gRPC, in clear text and to "
+             "anyone who can reach it; nowhere unless given. Port 0 is any free one (the log says which)."},
     {.name = "exposures", TEXT("FILE"), MEMBER(exposures), .commands = SERVE, .in_file = true,
      .help = "Log which user was served which variation of which experiment: a JSON line for each, appended when the "
              "answer is sent."},

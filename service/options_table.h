@@ -11,7 +11,7 @@
 
 typedef enum hr_option_type {
     HR_OPTION_TEXT,   /* const char *; choices, if any, are the texts allowed */
-    HR_OPTION_LIST,   /* hr_option_list; may be given again and again, never in the file */
+    HR_OPTION_LIST,   /* hr_option_list; a flag that may be given again and again, a list in the file */
     HR_OPTION_UINT32, /* uint32_t in [min, max] */
     HR_OPTION_UINT64, /* uint64_t in [min, max] */
     HR_OPTION_BOOL    /* bool; a flag alone means true */
@@ -65,6 +65,7 @@ hr_option_check hr_option_check_phases;  /* RATE:SECONDS,... */
 hr_option_check hr_option_check_sizes;   /* N,... */
 hr_option_check hr_option_check_range;   /* v0..v9999 */
 hr_option_check hr_option_check_zipf;    /* an exponent */
+hr_option_check hr_option_check_version; /* NAME@VERSION, each once */
 
 /* Reads the YAML file at options->config into the rows that are not yet given[hr_option_n_rows], and marks
  * them. Errors: IO, INVALID_ARGUMENT "FILE:LINE: ...", OUT_OF_MEMORY. */

@@ -57,22 +57,24 @@ static grpc_byte_buffer *answer_file(const reflection_request *request, const hr
     return pack(request, &response);
 }
 
-/* NULL when out of memory. */
-static grpc_byte_buffer *answer_services(const reflection_request *request, const hr_reflection *reflection,
+/* Those of this listener; NULL when out of memory. */
+static grpc_byte_buffer *answer_services(const reflection_request *request, const hr_server *server,
                                          hr_arena *arena) {
-    size_t n = 0;
-    const char *const *names = hr_reflection_services(reflection, &n);
+    size_t n = 0, n_here = 0;
+    const char *const *names = hr_reflection_services(server->reflection, &n);
     Grpc__Reflection__V1alpha__ServiceResponse *services = hr_arena_calloc(arena, n, sizeof *services);
     Grpc__Reflection__V1alpha__ServiceResponse **list = hr_arena_calloc(arena, n, sizeof *list);
     if (services == NULL || list == NULL) return NULL;
     for (size_t i = 0; i < n; i++) {
-        grpc__reflection__v1alpha__service_response__init(&services[i]);
-        services[i].name = (char *)names[i];
-        list[i] = &services[i];
+        if (!hr_server_has_service(server, names[i])) continue;
+        grpc__reflection__v1alpha__service_response__init(&services[n_here]);
+        services[n_here].name = (char *)names[i];
+        list[n_here] = &services[n_here];
+        n_here++;
     }
     Grpc__Reflection__V1alpha__ListServiceResponse body =
         GRPC__REFLECTION__V1ALPHA__LIST_SERVICE_RESPONSE__INIT;
-    body.n_service = n;
+    body.n_service = n_here;
     body.service = list;
     reflection_response response = GRPC__REFLECTION__V1ALPHA__SERVER_REFLECTION_RESPONSE__INIT;
     response.message_response_case =
@@ -81,11 +83,12 @@ static grpc_byte_buffer *answer_services(const reflection_request *request, cons
     return pack(request, &response);
 }
 
-static grpc_byte_buffer *answer_request(const hr_reflection *reflection, const reflection_request *request,
+static grpc_byte_buffer *answer_request(const hr_server *server, const reflection_request *request,
                                         hr_arena *arena) {
+    const hr_reflection *reflection = server->reflection;
     switch (request->message_request_case) {
     case GRPC__REFLECTION__V1ALPHA__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
-        return answer_services(request, reflection, arena);
+        return answer_services(request, server, arena);
     case GRPC__REFLECTION__V1ALPHA__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
         return answer_file(request, hr_reflection_find_file(reflection, request->file_by_filename),
                            "no such file", request->file_by_filename);
@@ -115,8 +118,7 @@ static void on_request(hr_rpc *rpc, grpc_byte_buffer *message) {
     if (arena == NULL || hr_rpc_unpack(&grpc__reflection__v1alpha__server_reflection_request__descriptor,
                                        message, arena, &request, &stream->error) == HR_OK) {
         if (arena != NULL)
-            stream->answer =
-                answer_request(rpc->server->reflection, (const reflection_request *)request, arena);
+            stream->answer = answer_request(rpc->server, (const reflection_request *)request, arena);
         if (stream->answer == NULL)
             hr_error_set(&stream->error, HR_OUT_OF_MEMORY, "no memory for one more request");
     }

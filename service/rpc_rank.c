@@ -77,11 +77,11 @@ void hr_rank_job_submit(hr_rank_job *job, void (*done)(hr_rank_call *call)) {
     job->call.done = done;
     job->call.priority = job->call.request->priority == 1 ? HR_CLASS_BATCH : HR_CLASS_NORMAL;
     hr_rpc_ref(job->rpc);
-    hr_pipeline_submit(job->rpc->server->pipeline, &job->call);
+    hr_pipeline_submit(hr_server_pipeline(job->rpc->server), &job->call);
 }
 
 void hr_rank_job_cancel(hr_rank_job *job) {
-    hr_pipeline_cancel(job->rpc->server->pipeline, &job->call);
+    hr_pipeline_cancel(hr_server_pipeline(job->rpc->server), &job->call);
 }
 
 /* An answer's exposures are made while its memory is there, and logged only when it was sent. */

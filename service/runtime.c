@@ -1,6 +1,8 @@
 /* The store, the models and the pipeline: see runtime.h. */
 #include "service/runtime.h"
 
+#include <string.h>
+
 #include "service/servable.h"
 
 static hr_status open_store(const hr_options *options, hr_runtime *runtime, hr_error *err) {
@@ -11,16 +13,27 @@ static hr_status open_store(const hr_options *options, hr_runtime *runtime, hr_e
     return hr_store_open(options->store, &store, &runtime->store, err);
 }
 
+static hr_version_policy policy_of(const char *text) {
+    if (strcmp(text, "all") == 0) return HR_POLICY_ALL;
+    return strcmp(text, "specific") == 0 ? HR_POLICY_SPECIFIC : HR_POLICY_LATEST;
+}
+
 static hr_status open_models(const hr_options *options, hr_runtime *runtime, hr_error *err) {
     hr_repository_options repository = {
         .model = {.backend = options->backend, .n_workers = options->threads},
         .default_model = options->default_model,
+        .policy = policy_of(options->version_policy),
+        .versions = options->versions.values,
+        .n_versions = options->versions.n,
+        .poll_ms = options->repository_poll_ms,
         .prepare = hr_servable_prepare,
     };
     hr_status status = hr_precision_parse(options->precision, &repository.model.precision, err);
     if (status) return status;
-    if (options->models != NULL && options->models[0] != '\0')
+    if (options->models != NULL && options->models[0] != '\0') {
+        repository.warm_rows = options->max_batch_rows;
         return hr_repository_open(options->models, &repository, &runtime->repository, err);
+    }
     return hr_repository_open_folder(options->model, &repository, &runtime->repository, err);
 }
 

@@ -26,11 +26,32 @@
 #include "service/server_state.h"
 
 /* The catch-all comes last: it has no registration. */
-static const hr_rpc_method *const METHODS[] = {
-    &hr_rank_method,         &hr_rank_stream_method, &hr_health_check_method,
-    &hr_health_watch_method, &hr_reflection_method,  &hr_unknown_method,
+#define METHODS_OF_ALL                                                                                       \
+    &hr_health_check_method, &hr_health_watch_method, &hr_reflection_method, &hr_unknown_method
+static const hr_rpc_method *const RANKER_METHODS[] = {
+    &hr_rank_method,
+    &hr_rank_stream_method,
+    METHODS_OF_ALL,
 };
-enum { N_METHODS = sizeof METHODS / sizeof METHODS[0] };
+static const hr_rpc_method *const ADMIN_METHODS[] = {
+    &hr_admin_methods[0], &hr_admin_methods[1], &hr_admin_methods[2],
+    &hr_admin_methods[3], &hr_admin_methods[4], METHODS_OF_ALL,
+};
+enum { MAX_METHODS = 16 };
+
+#define SERVICE(text, table)                                                                                 \
+    { .name = (text), .methods = (table), .n_methods = sizeof(table) / sizeof *(table) }
+static const hr_service RANKER = SERVICE("homerank.v1.Ranker", RANKER_METHODS);
+static const hr_service ADMIN = SERVICE("homerank.v1.Admin", ADMIN_METHODS);
+
+bool hr_server_has_service(const hr_server *server, const char *name) {
+    size_t length = strlen(name);
+    for (size_t m = 0; m < server->service->n_methods; m++) {
+        const char *path = server->service->methods[m]->path;
+        if (path != NULL && strncmp(path + 1, name, length) == 0 && path[1 + length] == '/') return true;
+    }
+    return false;
+}
 
 bool hr_server_is_stopping(const hr_server *server) {
     return atomic_load(&server->stopping);
@@ -195,20 +216,23 @@ static hr_status bind_port(hr_server *server, const char *listen, const hr_addre
 /* Registers the methods, opens the port and waits for calls. */
 static hr_status open_for_calls(hr_server *server, const char *listen, const hr_address *address,
                                 hr_error *err) {
-    void *registered[N_METHODS] = {NULL};
-    for (size_t m = 0; m < N_METHODS; m++) {
-        if (METHODS[m]->path == NULL) continue;
+    const hr_service *service = server->service;
+    void *registered[MAX_METHODS] = {NULL};
+    assert(service->n_methods <= MAX_METHODS);
+    for (size_t m = 0; m < service->n_methods; m++) {
+        const hr_rpc_method *method = service->methods[m];
+        if (method->path == NULL) continue;
         registered[m] = grpc_server_register_method(
-            server->core, METHODS[m]->path, NULL,
-            METHODS[m]->takes_payload ? GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER : GRPC_SRM_PAYLOAD_NONE, 0);
+            server->core, method->path, NULL,
+            method->takes_payload ? GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER : GRPC_SRM_PAYLOAD_NONE, 0);
     }
     hr_status status = bind_port(server, listen, address, err);
     if (status != HR_OK) return status;
     grpc_server_start(server->core);
     for (uint32_t p = 0; p < server->n_pollers; p++)
-        for (size_t m = 0; m < N_METHODS; m++)
-            for (uint32_t i = 0; i < METHODS[m]->n_slots; i++)
-                hr_rpc_request(&server->pollers[p], METHODS[m], registered[m]);
+        for (size_t m = 0; m < service->n_methods; m++)
+            for (uint32_t i = 0; i < service->methods[m]->n_slots; i++)
+                hr_rpc_request(&server->pollers[p], service->methods[m], registered[m]);
     return HR_OK;
 }
 
@@ -221,14 +245,15 @@ static void fire_core_is_shut(hr_rpc_tag *tag, bool ok) {
     pthread_mutex_unlock(&server->lock);
 }
 
-static hr_server *create(const hr_server_options *options, hr_pipeline *pipeline) {
+static hr_server *create(const hr_server_options *options, const hr_service *service, void *served) {
     hr_server *server = calloc(1, sizeof *server);
     if (server == NULL) return NULL;
     hr_rpc_log_install();
     grpc_init();
     server->options = *options;
     server->options.listen = NULL;
-    server->pipeline = pipeline;
+    server->service = service;
+    server->served = served;
     server->shutdown_tag = (hr_rpc_tag){.fire = fire_core_is_shut, .owner = server};
     pthread_mutex_init(&server->lock, NULL);
     pthread_condattr_t monotonic;
@@ -251,12 +276,12 @@ static void destroy(hr_server *server) {
     free(server);
 }
 
-static hr_status start(const hr_server_options *options, hr_pipeline *pipeline, hr_server **server,
-                       hr_error *err) {
+static hr_status start(const hr_server_options *options, const hr_service *service, void *served,
+                       hr_server **server, hr_error *err) {
     hr_address address;
     hr_status status = hr_address_parse("listen", options->listen, &address, err);
     if (status != HR_OK) return status;
-    hr_server *made = create(options, pipeline);
+    hr_server *made = create(options, service, served);
     if (made == NULL || made->core == NULL) status = hr_error_set(err, HR_OUT_OF_MEMORY, "server: no memory");
     if (status == HR_OK) status = hr_reflection_create(&made->reflection, err);
     if (status == HR_OK) status = start_pollers(made, err);
@@ -265,22 +290,33 @@ static hr_status start(const hr_server_options *options, hr_pipeline *pipeline, 
         if (made != NULL) destroy(made);
         return status;
     }
-    hr_log(HR_LOG_INFO, "serving gRPC", HR_LOG_STR("listen", options->listen), HR_LOG_INT("port", made->port),
+    hr_log(HR_LOG_INFO, "serving gRPC", HR_LOG_STR("service", service->name),
+           HR_LOG_STR("listen", options->listen), HR_LOG_INT("port", made->port),
            HR_LOG_INT("pollers", made->n_pollers));
     *server = made;
     return HR_OK;
 }
 
-hr_status hr_server_start(const hr_server_options *options, hr_pipeline *pipeline, hr_server **server,
-                          hr_error *err) {
+static hr_status start_quietly(const hr_server_options *options, const hr_service *service, void *served,
+                               hr_server **server, hr_error *err) {
     assert(options->n_pollers >= 1 && options->max_open_calls >= 1);
     /* The core makes threads of its own; signals are the main thread's. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    hr_status status = start(options, pipeline, server, err);
+    hr_status status = start(options, service, served, server, err);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return status;
+}
+
+hr_status hr_server_start(const hr_server_options *options, hr_pipeline *pipeline, hr_server **server,
+                          hr_error *err) {
+    return start_quietly(options, &RANKER, pipeline, server, err);
+}
+
+hr_status hr_server_start_admin(const hr_server_options *options, hr_repository *repository,
+                                hr_server **server, hr_error *err) {
+    return start_quietly(options, &ADMIN, repository, server, err);
 }
 
 /* ---- Shutdown ---- */
@@ -329,7 +365,8 @@ void hr_server_stop(hr_server *server) {
     uint64_t until_ns = hr_clock_ns() + (uint64_t)server->options.grace_ms * 1000000u;
     struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u),
                              .tv_nsec = (long)(until_ns % 1000000000u)};
-    hr_log(HR_LOG_INFO, "gRPC stops: no new calls", HR_LOG_INT("open", atomic_load(&server->n_open)),
+    hr_log(HR_LOG_INFO, "gRPC stops: no new calls", HR_LOG_STR("service", server->service->name),
+           HR_LOG_INT("open", atomic_load(&server->n_open)),
            HR_LOG_INT("grace_ms", server->options.grace_ms));
     atomic_store(&server->stopping, true);
     wind_up_streams(server);
@@ -345,9 +382,9 @@ void hr_server_stop(hr_server *server) {
     }
     hr_server_counts counts;
     hr_server_count(server, &counts);
-    hr_log(HR_LOG_INFO, "gRPC stopped", HR_LOG_INT("accepted", counts.accepted),
-           HR_LOG_INT("answered", counts.answered), HR_LOG_INT("cancelled", counts.cancelled),
-           HR_LOG_INT("refused", counts.refused));
+    hr_log(HR_LOG_INFO, "gRPC stopped", HR_LOG_STR("service", server->service->name),
+           HR_LOG_INT("accepted", counts.accepted), HR_LOG_INT("answered", counts.answered),
+           HR_LOG_INT("cancelled", counts.cancelled), HR_LOG_INT("refused", counts.refused));
 }
 
 void hr_server_shutdown(hr_server *server) {

@@ -1,7 +1,9 @@
-/* The gRPC server on the C core: Ranker (Rank, RankStream), Health and ServerReflection over one port.
+/* A gRPC server on the C core: one listener with the Ranker (Rank, RankStream) or with the Admin, and with
+ * Health and ServerReflection.
  *
  * N completion queues with one poller thread each. A call's state is freed when its count of pending
- * operations is zero. Nothing blocks a poller: ranking goes to the pipeline, whose worker sends the answer.
+ * operations is zero. Nothing blocks a poller: ranking goes to the pipeline, whose worker sends the answer,
+ * and what changes the models to the repository, whose thread does.
  */
 #ifndef HOMERANK_SERVICE_SERVER_H
 #define HOMERANK_SERVICE_SERVER_H
@@ -11,6 +13,7 @@
 
 #include "base/metrics_text.h"
 #include "base/status.h"
+#include "model/repository.h"
 #include "service/exposures/exposures.h"
 #include "service/pipeline.h"
 #include "service/shadow.h"
@@ -34,6 +37,10 @@ typedef struct hr_server_options {
  * Errors: IO "listen HOST:PORT: ..." (a port in use), INVALID_ARGUMENT (not HOST:PORT), OUT_OF_MEMORY. */
 hr_status hr_server_start(const hr_server_options *options, hr_pipeline *pipeline, hr_server **server,
                           hr_error *err);
+
+/* The same with homerank.v1.Admin, over the repository. Its calls are not among the counts below. */
+hr_status hr_server_start_admin(const hr_server_options *options, hr_repository *repository,
+                                hr_server **server, hr_error *err);
 
 /* The port bound. */
 uint16_t hr_server_port(const hr_server *server);

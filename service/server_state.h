@@ -23,9 +23,17 @@ struct hr_poller {
     uint32_t n_arenas;
 };
 
+/* What a listener serves. */
+typedef struct hr_service {
+    const char *name;                    /* "package.Service": the one besides Health and ServerReflection */
+    const hr_rpc_method *const *methods; /* (n_methods) of all; the catch-all comes last */
+    size_t n_methods;
+} hr_service;
+
 struct hr_server {
     hr_server_options options; /* without `listen` */
-    hr_pipeline *pipeline;     /* borrowed */
+    const hr_service *service; /* static */
+    void *served;              /* borrowed: the Ranker's hr_pipeline, the Admin's hr_repository */
     grpc_server *core;
     uint16_t port;
     hr_poller *pollers;        /* (n_pollers) owned */
@@ -55,6 +63,19 @@ void hr_poller_put_arena(hr_poller *poller, hr_arena *arena);
 /* True where the server has begun to shut down. */
 bool hr_server_is_stopping(const hr_server *server);
 
+/* What the service's methods work on. */
+static inline hr_pipeline *hr_server_pipeline(const hr_server *server) {
+    return server->served;
+}
+static inline hr_repository *hr_server_repository(const hr_server *server) {
+    return server->served;
+}
+
+/* Whether the server has methods of the service "package.Service". */
+bool hr_server_has_service(const hr_server *server, const char *name);
+
+enum { HR_ADMIN_N_METHODS = 5 };
+extern const hr_rpc_method hr_admin_methods[HR_ADMIN_N_METHODS];
 extern const hr_rpc_method hr_rank_method, hr_rank_stream_method;
 extern const hr_rpc_method hr_health_check_method, hr_health_watch_method;
 extern const hr_rpc_method hr_reflection_method;

@@ -175,6 +175,33 @@ static void malformed_values_are_wrong_usage_and_name_the_flag(void **state) {
     hr_options_destroy(options);
 }
 
+static void specific_versions_are_listed_and_only_with_their_policy(void **state) {
+    (void)state;
+    hr_options *options =
+        accepted(HR_COMMAND_SERVE, SERVE "--version-policy specific --versions home@3 --versions mmoe@12");
+    assert_int_equal(options->versions.n, 2);
+    assert_string_equal(options->versions.values[0], "home@3");
+    assert_string_equal(options->versions.values[1], "mmoe@12");
+    hr_options_destroy(options);
+    static const char *const bad[] = {
+        "home",   "home@",       "@3",    "home@03", "home@0",
+        "home@x", "home:stable", "a:b@3", "home@3x", "home@99999999999999999999"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char line[256], message[256];
+        snprintf(line, sizeof line, SERVE "--version-policy specific --versions %s", bad[i]);
+        snprintf(message, sizeof message, "--versions: expected NAME@VERSION, found \"%s\"", bad[i]);
+        assert_refused(HR_COMMAND_SERVE, line, message);
+    }
+    assert_refused(HR_COMMAND_SERVE, SERVE "--version-policy specific --versions a@1 --versions a@1",
+                   "--versions: expected a@1 once, found again");
+    assert_refused(HR_COMMAND_SERVE, SERVE "--version-policy specific",
+                   "--versions: expected with --version-policy specific, and only then, found 0");
+    assert_refused(HR_COMMAND_SERVE, SERVE "--versions home@3",
+                   "--versions: expected with --version-policy specific, and only then, found 1");
+    assert_refused(HR_COMMAND_SERVE, SERVE "--version-policy newest",
+                   "--version-policy: expected one of latest, all, specific, found \"newest\"");
+}
+
 static void commands_are_found_by_their_words(void **state) {
     (void)state;
     hr_command command;
@@ -244,6 +271,7 @@ int main(void) {
         cmocka_unit_test(wrong_usage_is_one_line_that_names_the_flag),
         cmocka_unit_test(integers_are_decimal_and_in_range),
         cmocka_unit_test(malformed_values_are_wrong_usage_and_name_the_flag),
+        cmocka_unit_test(specific_versions_are_listed_and_only_with_their_policy),
         cmocka_unit_test(commands_are_found_by_their_words),
         cmocka_unit_test(the_documentation_is_what_the_table_says),
         cmocka_unit_test(every_commands_help_names_each_of_its_flags),

@@ -87,6 +87,35 @@ static void a_flag_wins_over_the_file(void **state) {
     hr_options_destroy(options);
 }
 
+static void a_list_is_one_in_the_file(void **state) {
+    (void)state;
+    static const char *const forms[] = {"versions: [home@3, \"mmoe@12\"]\n",
+                                        "versions:\n  - home@3\n  - mmoe@12\n"};
+    for (size_t i = 0; i < 2; i++) {
+        char text[256];
+        snprintf(text, sizeof text, "models: m\nstore: \"none:\"\nversion-policy: specific\n%s", forms[i]);
+        hr_options *options = accepted(text, NULL);
+        assert_int_equal(options->versions.n, 2);
+        assert_string_equal(options->versions.values[0], "home@3");
+        assert_string_equal(options->versions.values[1], "mmoe@12");
+        hr_options_destroy(options);
+        options = accepted(text, "--versions=home@4"); /* which wins */
+        assert_int_equal(options->versions.n, 1);
+        assert_string_equal(options->versions.values[0], "home@4");
+        hr_options_destroy(options);
+    }
+    hr_options *options =
+        accepted("models: m\nstore: \"none:\"\nversion-policy: specific\nversions: home@3\n", NULL);
+    assert_int_equal(options->versions.n, 1);
+    hr_options_destroy(options);
+    assert_refused("versions: [home@3, home@3]\n", "1: versions: expected home@3 once, found again");
+    assert_refused("models: m\nversions: [home@3, home]\n",
+                   "2: versions: expected NAME@VERSION, found \"home\"");
+    assert_refused("versions: [home@3, [home@4]]\n", "1: versions: expected one value, found a list");
+    assert_refused("versions: [home@3, ~]\n", "1: versions: expected a value, found none");
+    assert_refused("versions: {home: 3}\n", "1: versions: expected one value, found a mapping");
+}
+
 static void what_the_file_lacks_is_still_required(void **state) {
     (void)state;
     hr_options *options = NULL;
@@ -173,6 +202,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_gives_values_under_the_flags_names),
         cmocka_unit_test(a_flag_wins_over_the_file),
+        cmocka_unit_test(a_list_is_one_in_the_file),
         cmocka_unit_test(what_the_file_lacks_is_still_required),
         cmocka_unit_test(mistakes_are_named_by_file_and_line),
         cmocka_unit_test(what_is_not_yaml_is_named_by_its_line),
