@@ -51,13 +51,14 @@ _generated = tempfile.TemporaryDirectory(prefix="homerank-py-")
 def _generate():
     subprocess.run([os.path.join(ROOT, "clients", "python", "build.sh"), _generated.name], check=True)
     subprocess.run(["protoc", "--proto_path=" + os.path.join(ROOT, "proto"), "--python_out=" + _generated.name,
-                    "health.proto", "reflection.proto"], check=True)
+                    "admin.proto", "health.proto", "reflection.proto"], check=True)
     sys.path.insert(0, _generated.name)
 
 
 _generate()
 homerank = importlib.import_module("homerank")
 pb = importlib.import_module("homerank.homerank_pb2")
+admin_pb = importlib.import_module("admin_pb2")
 health_pb = importlib.import_module("health_pb2")
 reflection_pb = importlib.import_module("reflection_pb2")
 make_request = importlib.import_module("homerank.client").make_request
@@ -180,6 +181,16 @@ class Server:
     def channel(self):
         return grpc.insecure_channel(self.target, [("grpc.use_local_subchannel_pool", 1)])
 
+    def admin(self, method, timeout=DEADLINE_S, **fields):
+        """A call of homerank.v1.Admin, which --admin 127.0.0.1:0 started: admin("LoadModel", model="home")."""
+        port = json.loads(self.wait_for_log('"serving gRPC"', '"homerank.v1.Admin"'))["port"]
+        request = getattr(admin_pb, method + "Request")
+        response = getattr(admin_pb, method + "Response")
+        with grpc.insecure_channel("127.0.0.1:%d" % port) as channel:
+            call = channel.unary_unary("/homerank.v1.Admin/" + method, request_serializer=request.SerializeToString,
+                                       response_deserializer=response.FromString)
+            return call(request(**fields), timeout=timeout)
+
     def health(self, service=""):
         with self.channel() as channel:
             check = channel.unary_unary("/grpc.health.v1.Health/Check",
@@ -246,6 +257,13 @@ class Case(unittest.TestCase):
         server = Server(arguments)
         self.addCleanup(server.close)
         return server.wait_ready()
+
+    def assert_rpc_error(self, code, says, call):
+        """The gRPC call ends with the status code and the words in its message."""
+        with self.assertRaises(grpc.RpcError) as caught:
+            call()
+        self.assertEqual(caught.exception.code().name, code, caught.exception.details())
+        self.assertIn(says, caught.exception.details())
 
     def assert_rank_error(self, status, says, call):
         """The call raises RankError with the status and all the words in its message; the message."""
