@@ -34,7 +34,7 @@ static int inspect_data(const hr_options *options) {
     hr_model *model = NULL;
     hr_diagnostics *diagnostics = NULL;
     hr_diagnosis diagnosis = {.data = options->data};
-    hr_status status = load_model(options->folder, &model, &err);
+    hr_status status = load_model(options->arguments[0], &model, &err);
     if (!status) status = hr_diagnostics_create(hr_model_plan(model), &diagnostics, &err);
     if (!status) {
         diagnosis.model = hr_model_label(model);
@@ -54,5 +54,5 @@ int hr_command_inspect(const hr_options *options) {
         hr_error_set(&err, HR_INVALID_ARGUMENT, "inspect: --html: expected --data FILE with it, found none");
         return hr_command_fail(&err);
     }
-    return hr_inspect(options->folder, stdout, &err) ? hr_command_fail(&err) : 0;
+    return hr_inspect(options->arguments[0], stdout, &err) ? hr_command_fail(&err) : 0;
 }

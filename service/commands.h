@@ -18,6 +18,7 @@ int hr_command_load(const hr_options *options);
 int hr_command_features_load(const hr_options *options);
 int hr_command_features_get(const hr_options *options);
 int hr_command_inspect(const hr_options *options);
+int hr_command_experiments_analyze(const hr_options *options);
 
 /* Prints "homerank: MESSAGE" to stderr; returns 1. */
 int hr_command_fail(const hr_error *err);

@@ -69,6 +69,7 @@ static int run_command(hr_command command, const hr_options *options) {
         [HR_COMMAND_FEATURES_LOAD] = hr_command_features_load,
         [HR_COMMAND_FEATURES_GET] = hr_command_features_get,
         [HR_COMMAND_INSPECT] = hr_command_inspect,
+        [HR_COMMAND_EXPERIMENTS_ANALYZE] = hr_command_experiments_analyze,
     };
     hr_error err;
     if (hr_log_configure(options->log_level, options->log_format, &err)) return hr_command_fail(&err);

@@ -153,6 +153,7 @@ static hr_status parse_flag(hr_command command, int n_args, char **args, int *i,
 
 static hr_status parse_args(hr_command command, int n_args, char **args, hr_options *options, bool *given,
                             hr_error *err) {
+    size_t n_arguments = 0;
     for (int i = 0; i < n_args;) {
         if (strcmp(args[i], "-h") == 0) {
             options->help = true;
@@ -160,8 +161,8 @@ static hr_status parse_args(hr_command command, int n_args, char **args, hr_opti
         } else if (strncmp(args[i], "--", 2) == 0) {
             hr_status status = parse_flag(command, n_args, args, &i, options, given, err);
             if (status) return status;
-        } else if (hr_command_rows[command].argument && !options->folder) {
-            options->folder = args[i++];
+        } else if (n_arguments < HR_MAX_ARGUMENTS && hr_command_rows[command].arguments[n_arguments]) {
+            options->arguments[n_arguments++] = args[i++];
         } else {
             return hr_error_set(err, HR_INVALID_ARGUMENT, "expected a flag, found %s",
                                 hr_quote(args[i], strlen(args[i])).text);
@@ -199,9 +200,11 @@ static hr_status complete(hr_command command, hr_options *options, const bool *g
         return hr_error_set(err, HR_INVALID_ARGUMENT,
                             "--versions: expected with --version-policy specific, and only then, found %zu",
                             options->versions.n);
-    const char *argument = hr_command_rows[command].argument;
-    if (argument && !options->folder)
-        return hr_error_set(err, HR_INVALID_ARGUMENT, "%s is required", argument);
+    for (size_t i = 0; i < HR_MAX_ARGUMENTS; i++) {
+        const char *argument = hr_command_rows[command].arguments[i];
+        if (argument && !options->arguments[i])
+            return hr_error_set(err, HR_INVALID_ARGUMENT, "%s is required", argument);
+    }
     if (options->threads == 0) options->threads = hr_cpu_count();
     return HR_OK;
 }

@@ -16,6 +16,8 @@
 #include "base/arena.h"
 #include "base/status.h"
 
+enum { HR_MAX_ARGUMENTS = 2 }; /* of a command, without a flag */
+
 typedef enum hr_command {
     HR_COMMAND_SERVE,
     HR_COMMAND_SCORE,
@@ -24,6 +26,7 @@ typedef enum hr_command {
     HR_COMMAND_FEATURES_LOAD,
     HR_COMMAND_FEATURES_GET,
     HR_COMMAND_INSPECT,
+    HR_COMMAND_EXPERIMENTS_ANALYZE,
     HR_COMMAND_COUNT
 } hr_command;
 
@@ -81,8 +84,9 @@ typedef struct hr_options {
 
     const char *entity, *id; /* features get */
 
-    const char *folder;      /* inspect: its one argument */
-    const char *data, *html; /* "": not asked for */
+    const char *arguments[HR_MAX_ARGUMENTS]; /* those without a flag, in order */
+    const char *experiment, *weights;        /* experiments analyze; "": not given */
+    const char *data, *html;                 /* "": not asked for */
     uint64_t rows;
 
     hr_arena *arena; /* owns what was read from the file */

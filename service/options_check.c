@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "features/store.h"
+#include "service/analysis/analysis.h"
 #include "service/load_plan.h"
 #include "service/load_text.h"
 #include "service/options_table.h"
@@ -76,4 +77,11 @@ hr_status hr_option_check_version(const char *text, const hr_option_list *before
             return hr_error_set(err, HR_INVALID_ARGUMENT, "expected %s once, found again", text);
     }
     return HR_OK;
+}
+
+hr_status hr_option_check_weights(const char *text, const hr_option_list *before, hr_error *err) {
+    (void)before;
+    double weights[HR_ANALYSIS_MAX_WEIGHTS];
+    size_t n_weights;
+    return hr_analysis_read_weights(text, weights, &n_weights, err);
 }

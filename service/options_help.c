@@ -45,14 +45,24 @@ static void print_range(const hr_option_row *row, FILE *out) {
         fprintf(out, "%sdefault %s", separator, row->fallback);
 }
 
+/* "homerank COMMAND ARGUMENT ARGUMENT" */
+static void print_usage(hr_command command, FILE *out) {
+    fprintf(out, "homerank %s", hr_command_name(command));
+    for (size_t i = 0; i < HR_MAX_ARGUMENTS; i++) {
+        const char *argument = hr_command_rows[command].arguments[i];
+        if (argument) fprintf(out, " %s", argument);
+    }
+}
+
 static bool has_range(const hr_option_row *row) {
     return row->required || row->fallback || row->choices;
 }
 
 void hr_options_print_help(hr_command command, FILE *out) {
     const hr_command_row *row = &hr_command_rows[command];
-    fprintf(out, "%s\n\nusage: homerank %s%s%s [flags]\n\n", row->summary, hr_command_name(command),
-            row->argument ? " " : "", row->argument ? row->argument : "");
+    fprintf(out, "%s\n\nusage: ", row->summary);
+    print_usage(command, out);
+    fputs(" [flags]\n\n", out);
     for (size_t i = 0; i < hr_option_n_rows; i++) {
         const hr_option_row *option = &hr_option_rows[i];
         if (!(option->commands & (1u << command))) continue;
@@ -74,7 +84,7 @@ void hr_options_print_overview(FILE *out) {
           "usage: homerank COMMAND [flags]\n\n",
           out);
     for (int c = 0; c < HR_COMMAND_COUNT; c++)
-        fprintf(out, "  %-15s %s\n", hr_command_name((hr_command)c), hr_command_rows[c].summary);
+        fprintf(out, "  %-21s %s\n", hr_command_name((hr_command)c), hr_command_rows[c].summary);
     fputs("\n`homerank COMMAND --help` says a command's flags, `homerank --version` the version.\n", out);
 }
 
@@ -88,9 +98,10 @@ static void print_cell(const char *text, FILE *out) {
 
 static void print_markdown_command(hr_command command, FILE *out) {
     const hr_command_row *row = &hr_command_rows[command];
-    fprintf(out, "\n## homerank %s%s%s\n\n%s\n\n    %s\n\n| flag | value | meaning |\n|---|---|---|\n",
-            hr_command_name(command), row->argument ? " " : "", row->argument ? row->argument : "",
-            row->summary, row->example);
+    fputs("\n## ", out);
+    print_usage(command, out);
+    fprintf(out, "\n\n%s\n\n    %s\n\n| flag | value | meaning |\n|---|---|---|\n", row->summary,
+            row->example);
     for (size_t i = 0; i < hr_option_n_rows; i++) {
         const hr_option_row *option = &hr_option_rows[i];
         if (!(option->commands & (1u << command))) continue;

@@ -8,7 +8,8 @@
 #define FEATURES_LOAD (1u << HR_COMMAND_FEATURES_LOAD)
 #define FEATURES_GET  (1u << HR_COMMAND_FEATURES_GET)
 #define INSPECT       (1u << HR_COMMAND_INSPECT)
-#define ALL           (SERVE | SCORE | RANK | LOAD | FEATURES_LOAD | FEATURES_GET | INSPECT)
+#define ANALYZE       (1u << HR_COMMAND_EXPERIMENTS_ANALYZE)
+#define ALL           (SERVE | SCORE | RANK | LOAD | FEATURES_LOAD | FEATURES_GET | INSPECT | ANALYZE)
 
 #define MEMBER(name)   .offset = offsetof(hr_options, name)
 #define TEXT(v)        .type = HR_OPTION_TEXT, .value = (v)
@@ -234,6 +235,15 @@ const hr_option_row hr_option_rows[] = {
     {.name = "timeline", BOOL, MEMBER(timeline), .fallback = "false", .commands = LOAD,
      .help = "Print a table of every second too."},
 
+    /* Experiments. */
+    {.name = "experiment", TEXT("KEY"), MEMBER(experiment), .commands = ANALYZE,
+     .help = "Of this experiment only."},
+    {.name = "weights", TEXT("W,W,..."), MEMBER(weights), .check = hr_option_check_weights, .commands = ANALYZE,
+     .help = "The share of users that each variation should have, for the test of the sample ratio; else equal "
+             "shares."},
+    {.name = "json", BOOL, MEMBER(json), .fallback = "false", .commands = ANALYZE,
+     .help = "Print one object of JSON instead of tables."},
+
     /* Of every command. */
     {.name = "config", TEXT("FILE"), MEMBER(config), .commands = SERVE,
      .help = "A YAML file of these options, named as the flags; a flag wins over the file."},
@@ -249,25 +259,31 @@ const size_t hr_option_n_rows = sizeof(hr_option_rows) / sizeof(hr_option_rows[0
 _Static_assert(sizeof(hr_option_rows) / sizeof(hr_option_rows[0]) <= HR_OPTION_ROWS_MAX, "raise the maximum");
 
 const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
-    [HR_COMMAND_SERVE] = {"serve", NULL, "Serve the models of a repository over gRPC.",
+    [HR_COMMAND_SERVE] = {"serve", {NULL}, "Serve the models of a repository over gRPC.",
                           "homerank serve --models models --store lmdb:features.lmdb"},
-    [HR_COMMAND_SCORE] = {"score", NULL, "Score requests from a file of JSON lines, by the code that serves.",
+    [HR_COMMAND_SCORE] = {"score", {NULL}, "Score requests from a file of JSON lines, by the code that serves.",
                           "homerank score --model models/home/1 --store lmdb:features.lmdb "
                           "--in requests.jsonl --out answers.jsonl.zst"},
-    [HR_COMMAND_RANK] = {"rank", NULL, "Ask a running server to rank items for a user, and print its answer.",
+    [HR_COMMAND_RANK] = {"rank", {NULL}, "Ask a running server to rank items for a user, and print its answer.",
                          "homerank rank --user u1 --items v1,v2,v3 --context hour=20"},
-    [HR_COMMAND_LOAD] = {"load", NULL,
+    [HR_COMMAND_LOAD] = {"load", {NULL},
                          "Send a running server requests at a rate, and tell latencies, refusals and failures.",
                          "homerank load --rate 200 --items 500 --item-ids v0..v99999 --users u0..u9999"},
-    [HR_COMMAND_FEATURES_LOAD] = {"features load", NULL,
+    [HR_COMMAND_FEATURES_LOAD] = {"features load", {NULL},
                                   "Load records of users and items from JSON lines into a store.",
                                   "homerank features load --store lmdb:features.lmdb --in features.jsonl.gz"},
-    [HR_COMMAND_FEATURES_GET] = {"features get", NULL, "Print one record of a store.",
+    [HR_COMMAND_FEATURES_GET] = {"features get", {NULL}, "Print one record of a store.",
                                  "homerank features get --store lmdb:features.lmdb --entity user --id u1"},
     [HR_COMMAND_INSPECT] =
-        {"inspect", "DIR",
+        {"inspect",
+         {"DIR"},
          "Print a model's network as a tree, its tasks, tables, parameters and FLOPs; or, with "
          "data, whether its experts and gates are healthy.",
          "homerank inspect models/home/1 --data requests.jsonl "
          "--store lmdb:features.lmdb --html home.html"},
+    [HR_COMMAND_EXPERIMENTS_ANALYZE] =
+        {"experiments analyze",
+         {"EXPOSURES", "OUTCOMES"},
+         "Compare an experiment's variations by what their users did: means and AUC with 95 % intervals by user.",
+         "homerank experiments analyze exposures.jsonl outcomes.jsonl.gz"},
 };

@@ -38,7 +38,7 @@ typedef struct hr_option_row {
 
 typedef struct hr_command_row {
     const char *name;     /* its words, with a space between them */
-    const char *argument; /* "DIR" for the one that takes an argument without a flag (hr_options.folder) */
+    const char *arguments[HR_MAX_ARGUMENTS]; /* "DIR": what it takes without a flag, in order; NULL: no more */
     const char *summary;  /* one sentence */
     const char *example;  /* a command line to try */
 } hr_command_row;
@@ -64,6 +64,7 @@ hr_option_check hr_option_check_rate;    /* of `load`: requests per second */
 hr_option_check hr_option_check_phases;  /* RATE:SECONDS,... */
 hr_option_check hr_option_check_sizes;   /* N,... */
 hr_option_check hr_option_check_range;   /* v0..v9999 */
+hr_option_check hr_option_check_weights; /* W,W,... */
 hr_option_check hr_option_check_zipf;    /* an exponent */
 hr_option_check hr_option_check_version; /* NAME@VERSION, each once */
 

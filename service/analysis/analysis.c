@@ -2,7 +2,7 @@
 #include "service/analysis/analysis.h"
 
 #include <inttypes.h>
-#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "service/analysis/analysis_result.h"
@@ -18,13 +18,37 @@ hr_interval hr_interval_of(const hr_estimate *estimate) {
     return (hr_interval){estimate->value - half, estimate->value + half, p};
 }
 
-static void test_shares(const hr_analysis_options *options, hr_analysis_result *result) {
+hr_status hr_analysis_read_weights(const char *text, double weights[HR_ANALYSIS_MAX_WEIGHTS],
+                                   size_t *n_weights, hr_error *err) {
+    double sum = 0;
+    const char *at = text;
+    for (*n_weights = 0; *n_weights < HR_ANALYSIS_MAX_WEIGHTS; at++) {
+        char *end;
+        double weight = strtod(at, &end);
+        if (end == at || !(weight >= 0 && weight <= 1e9) || (*end != ',' && *end != '\0')) break;
+        weights[(*n_weights)++] = weight;
+        sum += weight;
+        at = end;
+        if (*at == '\0' && sum > 0) return HR_OK;
+        if (*at == '\0') break;
+    }
+    return hr_error_set(err, HR_INVALID_ARGUMENT, "expected weights like 0.5,0.3,0.2, found %s",
+                        hr_quote(text, strlen(text)).text);
+}
+
+static hr_status test_shares(const hr_analysis_options *options, hr_analysis_result *result, hr_error *err) {
     const uint32_t n = result->trial->n_variations;
-    double shares[HR_TRIAL_MAX_VARIATIONS];
-    result->known_shares =
-        options->shares != NULL && options->shares(options->shares_arg, result->experiment, shares, n);
-    for (uint32_t v = 0; !result->known_shares && v < n; v++) shares[v] = 1;
-    result->shares_p_value = hr_shares_p_value(result->trial->n_users, shares, n);
+    double equal[HR_TRIAL_MAX_VARIATIONS];
+    result->known_shares = options->n_weights > 0;
+    if (result->known_shares && options->n_weights != n)
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "weights: expected %" PRIu32 ", one for each variation of %s, found %zu", n,
+                            hr_quote(result->experiment, strlen(result->experiment)).text,
+                            options->n_weights);
+    for (uint32_t v = 0; v < n; v++) equal[v] = 1;
+    result->shares_p_value =
+        hr_shares_p_value(result->trial->n_users, result->known_shares ? options->weights : equal, n);
+    return HR_OK;
 }
 
 static hr_status estimate_cell(const hr_outcomes *outcomes, uint32_t trial, uint32_t task, hr_measure measure,
@@ -49,12 +73,13 @@ static hr_status estimate_trial(const hr_analysis_options *options, const hr_out
     hr_analysis_cell *cells = hr_arena_calloc(arena, n_rows * n_variations + 1, sizeof *cells);
     if (cells == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for the analysis");
     result->cells = cells;
-    test_shares(options, result);
+    hr_status status = test_shares(options, result, err);
+    if (status != HR_OK) return status;
     for (size_t row = 0; row < n_rows; row++) {
         hr_analysis_cell *of = cells + row * n_variations;
         for (uint32_t v = 0; v < n_variations; v++) {
-            hr_status status = estimate_cell(outcomes, trial, (uint32_t)(row / HR_MEASURE_COUNT),
-                                             (hr_measure)(row % HR_MEASURE_COUNT), v, &of[v], err);
+            status = estimate_cell(outcomes, trial, (uint32_t)(row / HR_MEASURE_COUNT),
+                                   (hr_measure)(row % HR_MEASURE_COUNT), v, &of[v], err);
             if (status != HR_OK) return status;
             if (v > 0) of[v].difference = hr_estimate_difference(&of[0].estimate, &of[v].estimate);
         }

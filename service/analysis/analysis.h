@@ -13,17 +13,20 @@
 typedef struct hr_analysis_options {
     const char *exposures, *outcomes; /* paths, as hr_line_reader_open takes them */
     const char *experiment;           /* this one only; "": all */
-    /* (optional) The share of users that each of the n variations should have; false where it does not know
-     * the experiment. Default: equal shares. */
-    bool (*shares)(void *arg, const char *experiment, double *shares, uint32_t n);
-    void *shares_arg;
-    bool json;      /* one JSON object instead of tables */
-    FILE *out;      /* the result */
-    FILE *messages; /* bad lines */
+    const double *weights;            /* (n_weights) the share of users that each variation should have */
+    size_t n_weights;                 /* 0: equal shares */
+    bool json;                        /* one JSON object instead of tables */
+    FILE *out;                        /* the result */
+    FILE *messages;                   /* bad lines */
 } hr_analysis_options;
 
+/* "0.5,0.3,0.2": positive or 0, one of them positive. Errors: INVALID_ARGUMENT. */
+enum { HR_ANALYSIS_MAX_WEIGHTS = 100 };
+hr_status hr_analysis_read_weights(const char *text, double weights[HR_ANALYSIS_MAX_WEIGHTS],
+                                   size_t *n_weights, hr_error *err);
+
 /* *n_bad: lines of either file that were passed over. Errors: NOT_FOUND (no exposure, or no such experiment),
- * INVALID_ARGUMENT, IO, OUT_OF_MEMORY. */
+ * INVALID_ARGUMENT (weights of another number than there are variations), IO, OUT_OF_MEMORY. */
 hr_status hr_analyze(const hr_analysis_options *options, uint64_t *n_bad, hr_error *err);
 
 #endif

@@ -4,8 +4,9 @@
 
 #include <stddef.h>
 
-#define HR_NORMAL_95 1.959963984540054 /* a normal deviate is within this many standard errors in 95 of 100  \
-                                        */
+#define HR_NORMAL_95                                                                                         \
+    1.959963984540054 /* a normal deviate is within this many standard errors in 95 of 100                   \
+                       */
 
 /* The chance that a standard normal deviate is at least |z| from 0. */
 double hr_normal_two_sided(double z);
