@@ -113,11 +113,10 @@ const char *hr_feast_view(const hr_feast_options *options, hr_entity entity, con
     return view;
 }
 
-bool hr_feast_field(const hr_feast_options *options, hr_entity entity, const char *field,
+bool hr_feast_field(const hr_feast_options *options, hr_entity entity, const char *field, hr_arena *arena,
                     uint8_t name[HR_FEAST_FIELD_NBYTES]) {
-    char text[HR_FEAST_NAME_SIZE + 1 + HR_FEAST_LONGEST_FIELD];
-    if (strlen(field) > HR_FEAST_LONGEST_FIELD) return false;
-    char *at = text;
+    char *text = hr_arena_alloc(arena, HR_FEAST_NAME_SIZE + 1 + strlen(field)), *at = text;
+    if (text == NULL) return false;
     if (strchr(field, ':') == NULL) {
         at = put_text(at, options->entities[entity].view);
         *at++ = ':';

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/arena.h"
 #include "schema/schema.h"
 
 typedef enum hr_feast_id_type { HR_FEAST_STRING, HR_FEAST_INT64, HR_FEAST_INT32 } hr_feast_id_type;
@@ -58,10 +59,9 @@ size_t hr_feast_key_head(const hr_feast_options *options, hr_entity entity, char
 const char *hr_feast_view(const hr_feast_options *options, hr_entity entity, const char *field,
                           size_t *nbytes);
 
-/* The name of a schema's field in a hash: murmur3 of "VIEW:FEATURE", little-endian. False where the field is
- * longer than HR_FEAST_LONGEST_FIELD, which no feature's name is. */
-enum { HR_FEAST_LONGEST_FIELD = 1024 };
-bool hr_feast_field(const hr_feast_options *options, hr_entity entity, const char *field,
+/* The name of a schema's field in a hash: murmur3 of "VIEW:FEATURE", little-endian. The arena is for what
+ * that takes; false where it is full. */
+bool hr_feast_field(const hr_feast_options *options, hr_entity entity, const char *field, hr_arena *arena,
                     uint8_t name[HR_FEAST_FIELD_NBYTES]);
 
 #endif

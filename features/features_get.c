@@ -146,6 +146,10 @@ hr_status hr_features_get(const char *store, const char *entity_name, const char
     hr_arena *arena = hr_arena_create(ARENA_NBYTES);
     if (uri == NULL || arena == NULL) status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
     if (status == HR_OK) status = hr_store_uri_parse(store, uri, err);
+    if (status == HR_OK && uri->layout == HR_LAYOUT_FEAST)
+        status =
+            hr_error_set(err, HR_INVALID_ARGUMENT,
+                         "store: layout feast keeps no names of features: expected layout packed or hash");
     if (status == HR_OK)
         status = uri->layout == HR_LAYOUT_HASH && uri->kind == HR_STORE_REDIS
                      ? get_hash(uri, entity, id, arena, &features, err)

@@ -10,12 +10,13 @@
 
 #include "features/record_cache.h"
 #include "features/redis_connection.h"
+#include "features/store_uri.h"
 
 typedef struct hr_redis_cover hr_redis_cover;
 
-/* Keys are `{prefix}:{entity}:{id}`. The server's texts, prefix, name (of the server, for the log) and the
+/* Keys are those of the uri's layout. The server's texts, uri, name (of the server, for the log) and the
  * cache are borrowed for its life. NULL when out of memory. */
-hr_redis_cover *hr_redis_cover_create(uv_loop_t *loop, const hr_redis_server *server, const char *prefix,
+hr_redis_cover *hr_redis_cover_create(uv_loop_t *loop, const hr_redis_server *server, const hr_store_uri *uri,
                                       const char *name, uint32_t heartbeat_ms, hr_record_cache *cache);
 
 /* Everything that was read under it is doubtful: the server no longer tells of some of it. */

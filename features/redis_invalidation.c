@@ -27,6 +27,7 @@ struct hr_redis_invalidation {
     hr_redis_connection *connection;
     hr_redis_invalidation_listener listener;
     const char *prefix;
+    size_t prefix_nbytes;
     uint32_t heartbeat_ms;
     uv_timer_t timer;
     state state;
@@ -37,16 +38,28 @@ static void put(hr_redis_invalidation *in, const char *text) {
     hr_redis_text(in->connection, text, strlen(text), NULL, 0);
 }
 
-/* Sends one command; the next state waits for its answer. */
-static void ask(hr_redis_invalidation *in, const char *const *words, size_t n_words, state next) {
-    hr_redis_begin(in->connection, n_words);
-    for (size_t i = 0; i < n_words; i++) put(in, words[i]);
+/* Sends the command that was begun and put; the next state waits for its answer. */
+static void commit(hr_redis_invalidation *in, state next) {
     if (hr_redis_commit(in->connection, NULL) != HR_OK) {
         hr_redis_connection_give_up(in->connection, "out of memory");
         return;
     }
     in->state = next;
     hr_redis_flush(in->connection);
+}
+
+static void ask(hr_redis_invalidation *in, const char *const *words, size_t n_words, state next) {
+    hr_redis_begin(in->connection, n_words);
+    for (size_t i = 0; i < n_words; i++) put(in, words[i]);
+    commit(in, next);
+}
+
+static void ask_tracking(hr_redis_invalidation *in, const char *id) {
+    const char *const words[] = {"CLIENT", "TRACKING", "ON", "REDIRECT", id, "BCAST", "PREFIX"};
+    hr_redis_begin(in->connection, 8);
+    for (size_t i = 0; i < 7; i++) put(in, words[i]);
+    hr_redis_text(in->connection, in->prefix, in->prefix_nbytes, NULL, 0);
+    commit(in, TRACKING);
 }
 
 static void on_beat(uv_timer_t *timer) {
@@ -128,9 +141,7 @@ static bool take_answer(hr_redis_invalidation *in, const hr_redis_value *message
     if (in->state == ASKING_ID && message->type == HR_REDIS_INTEGER) {
         char id[24];
         snprintf(id, sizeof id, "%" PRId64, message->integer);
-        const char *const words[] = {"CLIENT", "TRACKING", "ON",     "REDIRECT",
-                                     id,       "BCAST",    "PREFIX", in->prefix};
-        ask(in, words, 8, TRACKING);
+        ask_tracking(in, id);
         return true;
     }
     if (in->state == TRACKING && is_text(message, "OK")) {
@@ -163,12 +174,14 @@ static void on_timer_closed(uv_handle_t *handle) {
 }
 
 hr_redis_invalidation *hr_redis_invalidation_create(uv_loop_t *loop, const hr_redis_server *server,
-                                                    const char *prefix, uint32_t heartbeat_ms,
+                                                    const char *prefix, size_t prefix_nbytes,
+                                                    uint32_t heartbeat_ms,
                                                     hr_redis_invalidation_listener listener) {
     hr_redis_invalidation *in = calloc(1, sizeof *in);
     if (in == NULL) return NULL;
     in->listener = listener;
     in->prefix = prefix;
+    in->prefix_nbytes = prefix_nbytes;
     in->heartbeat_ms = heartbeat_ms;
     in->timer.data = in;
     uv_timer_init(loop, &in->timer); /* cannot fail */

@@ -29,10 +29,11 @@ typedef struct hr_redis_invalidation_listener {
     void (*emptied)(void *context);                                 /* FLUSHALL, FLUSHDB: every key changed */
 } hr_redis_invalidation_listener;
 
-/* Connects at once and for ever. server's texts and prefix (NUL-terminated, as keys begin) are borrowed for
+/* Connects at once and for ever. server's texts and prefix (what keys begin with, any bytes) are borrowed for
  * its life. A connection that is silent for heartbeat_ms (>= 2) is given up. NULL when out of memory. */
 hr_redis_invalidation *hr_redis_invalidation_create(uv_loop_t *loop, const hr_redis_server *server,
-                                                    const char *prefix, uint32_t heartbeat_ms,
+                                                    const char *prefix, size_t prefix_nbytes,
+                                                    uint32_t heartbeat_ms,
                                                     hr_redis_invalidation_listener listener);
 
 /* The memory is freed by the loop, which must run on until its handles are closed. The listener is not called

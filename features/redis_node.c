@@ -215,7 +215,7 @@ static bool open_lanes(hr_redis_node *node) {
         if (lane->connection == NULL) return false;
     }
     if (node->of->cache == NULL) return true;
-    node->cover = hr_redis_cover_create(node->of->loop, &server, uri->prefix, node->label,
+    node->cover = hr_redis_cover_create(node->of->loop, &server, uri, node->label,
                                         node->of->options->cache_heartbeat_ms, node->of->cache);
     return node->cover != NULL;
 }

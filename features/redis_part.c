@@ -109,11 +109,12 @@ static void record_answered(part *p, uint32_t record, bool wrong_type) {
     o->n_left--;
     p->n_first++;
     if (o->states[record] & NO_ROOM) return;
-    hr_record *of = hr_fetch__slot(o->fetch, record).record;
-    if (!wrong_type && o->reads->layout->whole != NULL) o->reads->layout->whole(&p->filling, of);
-    of->invalid = wrong_type;
-    of->answered = true;
-    of->cover = p->cover;
+    const hr_fetch_slot of = hr_fetch__slot(o->fetch, record);
+    if (!wrong_type && o->reads->layout->whole != NULL)
+        hr_redis_count(&counts_of(p)->expired, o->reads->layout->whole(&p->filling, o->fetch, &of));
+    of.record->invalid = wrong_type;
+    of.record->answered = true;
+    of.record->cover = p->cover;
 }
 
 static void ask_again(part *p, size_t first, size_t n, uint8_t how) {
@@ -215,7 +216,7 @@ static hr_status send_asking(part *p) {
 
 static hr_status send_command(part *p, size_t first, size_t n) {
     static const hr_redis_command_i read_i = {.text = on_text, .finish = on_finish};
-    const hr_redis_reads *reads = p->op->reads;
+    hr_redis_reads *reads = p->op->reads;
     hr_redis_connection *connection = p->lane->connection;
     if (p->asking && send_asking(p) != HR_OK) return HR_OUT_OF_MEMORY;
     hr_redis_command command = {&read_i, p, first, 0};

@@ -124,17 +124,18 @@ static void start_timer(op *o, uint64_t now_ns) {
     uv_timer_start(&o->timer, on_timeout, (wait_ns + 999999) / 1000000, 0);
 }
 
-/* All records but those of which nothing is wanted: they are there. */
+/* All records but those that are known without being asked for. */
 static void route_all(op *o) {
     hr_redis_reads *reads = o->reads;
     size_t n = 0;
     for (size_t i = 0; i < o->n_records; i++) {
         const hr_fetch_slot slot = hr_fetch__slot(o->fetch, i);
-        if (reads->layout->asks == NULL || reads->layout->asks(o->fetch, &slot)) {
+        hr_record_kind known;
+        if (reads->layout->asks == NULL || reads->layout->asks(&reads->keys, o->fetch, &slot, &known)) {
             reads->again[n++] = (uint32_t)i;
             continue;
         }
-        slot.record->kind = HR_RECORD_FIELDS;
+        slot.record->kind = known;
         slot.record->answered = true;
         o->states[i] |= ANSWERED;
         o->n_left--;
@@ -184,6 +185,8 @@ void hr_redis_reads_start(hr_redis_reads *reads, hr_fetch *fetch) {
     } else if (now_ns >= fetch->deadline_ns) {
         fetch_fail(fetch, HR_DEADLINE_EXCEEDED, label,
                    "the call's deadline came before its records were asked for");
+    } else if (reads->layout->begin != NULL && !reads->layout->begin(&reads->keys, fetch)) {
+        fetch_fail(fetch, HR_RESOURCE_EXHAUSTED, label, "the call's memory is too small for its records");
     } else {
         size_t n = hr_fetch__count(fetch);
         if (reserve_scratch(reads, n)) o = op_take(reads, n);
@@ -207,8 +210,11 @@ hr_redis_reads *hr_redis_reads_create(const hr_redis_reads_config *config) {
         return NULL;
     }
     reads->config = *config;
-    reads->layout = config->uri->layout == HR_LAYOUT_HASH ? &hr_redis_layout_hash : &hr_redis_layout_packed;
-    hr_redis_keys_init(&reads->keys, config->uri->prefix);
+    static const hr_redis_layout *const layouts[] = {[HR_LAYOUT_PACKED] = &hr_redis_layout_packed,
+                                                     [HR_LAYOUT_HASH] = &hr_redis_layout_hash,
+                                                     [HR_LAYOUT_FEAST] = &hr_redis_layout_feast};
+    reads->layout = layouts[config->uri->layout];
+    hr_redis_keys_init(&reads->keys, config->uri);
     reads->slot_first = slot_first;
     reads->last_waiting = &reads->first_waiting;
     return reads;
@@ -247,6 +253,7 @@ void hr_redis_reads_destroy(hr_redis_reads *reads) {
         free(reads->parts);
         reads->parts = next;
     }
+    hr_redis_keys_clear(&reads->keys);
     free(reads->slot_first);
     free(reads->slot_next);
     free(reads->slots);

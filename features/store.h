@@ -11,8 +11,8 @@
  * store that cannot answer is stood in for by what was true not long ago. docs/features.md tells how.
  *
  * URIs: none:  lmdb:PATH  redis://[USER:PASSWORD@]HOST:PORT[/DB]
- * redis-cluster://[USER:PASSWORD@]HOST:PORT,... each with ?prefix=hr&layout=packed|hash; a cluster's also
- * with read=master|replica and hedge=off|on.
+ * redis-cluster://[USER:PASSWORD@]HOST:PORT,... each with ?prefix=hr&layout=packed|hash|feast; a cluster's
+ * also with read=master|replica and hedge=off|on.
  */
 #ifndef HOMERANK_FEATURES_STORE_H
 #define HOMERANK_FEATURES_STORE_H
@@ -168,6 +168,7 @@ bool hr_store_cache_stats(const hr_store *store, hr_cache_stats *stats);
     X(timeouts, "fetches that ended before all answers had come")                                            \
     X(records, "records asked for")                                                                          \
     X(commands, "commands sent, repeated and hedged ones included")                                          \
+    X(expired, "views of records that were too old to be taken (layout feast)")                              \
     X(bytes, "bytes of records received")                                                                    \
     X(late_records, "records answered after their fetch had ended, for nobody")                              \
     X(connects, "connections made ready")                                                                    \

@@ -95,26 +95,107 @@ static hr_status parse_prefix(span value, hr_store_uri *uri, hr_error *err) {
     return status;
 }
 
-enum { PREFIX, LAYOUT, READ, HEDGE, N_PARAMETERS };
+static const char *const layouts[] = {"packed", "hash", "feast"};
+
+const char *hr_store_layout__name(hr_store_layout layout) {
+    return layouts[layout];
+}
+
+static hr_status parse_layout(span value, hr_store_uri *uri, hr_error *err) {
+    for (hr_store_layout layout = HR_LAYOUT_PACKED; layout <= HR_LAYOUT_FEAST; layout++) {
+        uri->layout = layout;
+        if (is_text(value, layouts[layout])) return HR_OK;
+    }
+    return hr_error_set(err, HR_INVALID_ARGUMENT,
+                        "store URI: parameter layout: expected packed, hash or feast, found %s",
+                        hr_quote(value.at, value.n).text);
+}
+
+/* A cluster's last; those of layout feast in the middle. */
+enum {
+    PREFIX,
+    LAYOUT,
+    PROJECT,
+    VERSION,
+    MAX_AGE,
+    USER_VIEW,
+    USER_KEY,
+    USER_TYPE,
+    ITEM_VIEW,
+    ITEM_KEY,
+    ITEM_TYPE,
+    READ,
+    HEDGE,
+    N_PARAMETERS
+};
+static const char *const parameter_names[N_PARAMETERS] = {
+    "prefix",    "layout",    "project",  "version",   "max_age", "user_view", "user_key",
+    "user_type", "item_view", "item_key", "item_type", "read",    "hedge"};
+
+/* A name that Feast gives; it stands in keys, fields and logs. */
+static hr_status parse_feast_name(span value, const char *parameter, char name[HR_FEAST_NAME_SIZE],
+                                  hr_error *err) {
+    char part[32];
+    snprintf(part, sizeof part, "parameter %s", parameter);
+    hr_status status = decode(value, part, name, HR_FEAST_NAME_SIZE, err);
+    if (status == HR_OK && name[0] == '\0')
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: %s: expected a text, found none", part);
+    return status;
+}
+
+static hr_status parse_feast_type(span value, const char *parameter, hr_feast_id_type *type, hr_error *err) {
+    static const char *const types[] = {"string", "int64", "int32"};
+    for (*type = HR_FEAST_STRING; *type <= HR_FEAST_INT32; ++*type)
+        if (is_text(value, types[*type])) return HR_OK;
+    return hr_error_set(err, HR_INVALID_ARGUMENT,
+                        "store URI: parameter %s: expected string, int64 or int32, found %s", parameter,
+                        hr_quote(value.at, value.n).text);
+}
+
+static hr_status parse_feast(int parameter, span value, hr_feast_options *feast, hr_error *err) {
+    const char *name = parameter_names[parameter];
+    hr_feast_entity *entity = &feast->entities[parameter < ITEM_VIEW ? HR_ENTITY_USER : HR_ENTITY_ITEM];
+    switch (parameter) {
+    case PROJECT: return parse_feast_name(value, name, feast->project, err);
+    case VERSION: return decode_number(value, "parameter version", 2, 3, &feast->version, err);
+    case MAX_AGE: return decode_number(value, "parameter max_age", 1, 999999999, &feast->max_age_s, err);
+    case USER_VIEW:
+    case ITEM_VIEW: return parse_feast_name(value, name, entity->view, err);
+    case USER_KEY:
+    case ITEM_KEY: return parse_feast_name(value, name, entity->join_key, err);
+    default: return parse_feast_type(value, name, &entity->id_type, err);
+    }
+}
+
+/* What layout feast must have, and others may not. */
+static hr_status check_feast(const hr_store_uri *uri, const bool seen[N_PARAMETERS], hr_error *err) {
+    const bool feast = uri->layout == HR_LAYOUT_FEAST;
+    for (int p = 0; p < READ; p++) {
+        const bool needed = p == PROJECT || p == USER_VIEW || p == ITEM_VIEW;
+        if (feast && needed && !seen[p])
+            return hr_error_set(err, HR_INVALID_ARGUMENT,
+                                "store URI: layout feast: expected the parameters project, user_view and "
+                                "item_view, found no %s",
+                                parameter_names[p]);
+        if (seen[p] && p != LAYOUT && (p == PREFIX) == feast)
+            return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: parameter %s: layout %s has none",
+                                parameter_names[p], layouts[uri->layout]);
+    }
+    return HR_OK;
+}
 
 static hr_status parse_parameter(int parameter, span value, hr_store_uri *uri, hr_error *err) {
-    static const char *const layouts[] = {"packed", "hash"}, *const reads[] = {"master", "replica"},
-                             *const hedges[] = {"off", "on"};
-    bool hash = false;
-    hr_status status = HR_OK;
+    static const char *const reads[] = {"master", "replica"}, *const hedges[] = {"off", "on"};
     switch (parameter) {
     case PREFIX: return parse_prefix(value, uri, err);
-    case LAYOUT:
-        status = parse_choice(value, "layout", layouts, &hash, err);
-        uri->layout = hash ? HR_LAYOUT_HASH : HR_LAYOUT_PACKED;
-        return status;
+    case LAYOUT: return parse_layout(value, uri, err);
     case READ: return parse_choice(value, "read", reads, &uri->read_replicas, err);
-    default: return parse_choice(value, "hedge", hedges, &uri->hedge, err);
+    case HEDGE: return parse_choice(value, "hedge", hedges, &uri->hedge, err);
+    default: return parse_feast(parameter, value, &uri->feast, err);
     }
 }
 
 static hr_status parse_query(span query, hr_store_uri *uri, hr_error *err) {
-    static const char *const names[N_PARAMETERS] = {"prefix", "layout", "read", "hedge"};
     const bool cluster = uri->kind == HR_STORE_REDIS_CLUSTER;
     const int n_known = cluster ? N_PARAMETERS : READ;
     const char *end = query.at + query.n;
@@ -129,7 +210,7 @@ static hr_status parse_query(span query, hr_store_uri *uri, hr_error *err) {
                                 "store URI: expected NAME=VALUE after '?', found %s",
                                 hr_quote(pair.at, pair.n).text);
         int parameter = 0;
-        while (parameter < n_known && !is_text(name, names[parameter])) parameter++;
+        while (parameter < n_known && !is_text(name, parameter_names[parameter])) parameter++;
         if (parameter == n_known)
             return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: expected the parameters %s, found %s",
                                 cluster ? "prefix, layout, read and hedge" : "prefix and layout",
@@ -138,11 +219,11 @@ static hr_status parse_query(span query, hr_store_uri *uri, hr_error *err) {
         if (status != HR_OK) return status;
         if (seen[parameter])
             return hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: parameter %s: given twice",
-                                names[parameter]);
+                                parameter_names[parameter]);
         seen[parameter] = true;
         query = span_of(stop < end ? stop + 1 : end, end);
     }
-    return HR_OK;
+    return check_feast(uri, seen, err);
 }
 
 /* [USER[:PASSWORD]@] */
@@ -303,15 +384,18 @@ static void label_format(hr_store_uri *uri) {
     else
         label_append_servers(uri);
     size_t n = strlen(uri->label);
-    snprintf(uri->label + n, sizeof uri->label - n,
-             "?layout=%s%s%s&prefix=", uri->layout == HR_LAYOUT_HASH ? "hash" : "packed",
-             uri->read_replicas ? "&read=replica" : "", uri->hedge ? "&hedge=on" : "");
-    label_append(uri, uri->prefix);
+    snprintf(uri->label + n, sizeof uri->label - n, "?layout=%s%s%s&%s=", layouts[uri->layout],
+             uri->read_replicas ? "&read=replica" : "", uri->hedge ? "&hedge=on" : "",
+             uri->layout == HR_LAYOUT_FEAST ? "project" : "prefix");
+    label_append(uri, uri->layout == HR_LAYOUT_FEAST ? uri->feast.project : uri->prefix);
 }
 
 hr_status hr_store_uri_parse(const char *text, hr_store_uri *uri, hr_error *err) {
     memset(uri, 0, sizeof *uri);
     strcpy(uri->prefix, "hr");
+    uri->feast.version = 3;
+    strcpy(uri->feast.entities[HR_ENTITY_USER].join_key, "user_id");
+    strcpy(uri->feast.entities[HR_ENTITY_ITEM].join_key, "item_id");
     span all = span_of(text, text + strlen(text));
     const char *end = text + all.n, *colon = find(all, ':'), *question = find(all, '?');
     hr_status status = HR_OK;
@@ -337,8 +421,8 @@ hr_status hr_store_uri_parse(const char *text, hr_store_uri *uri, hr_error *err)
     }
     if (status == HR_OK && question < end) status = parse_query(span_of(question + 1, end), uri, err);
     if (status == HR_OK && uri->kind == HR_STORE_LMDB && uri->layout != HR_LAYOUT_PACKED)
-        status =
-            hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: lmdb: expected layout packed, found hash");
+        status = hr_error_set(err, HR_INVALID_ARGUMENT, "store URI: lmdb: expected layout packed, found %s",
+                              layouts[uri->layout]);
     if (status == HR_OK) label_format(uri);
     return status;
 }

@@ -1,6 +1,8 @@
 /* Store URIs (DESIGN 5): none:  lmdb:PATH  redis://[USER:PASSWORD@]HOST:PORT[/DB]
  * redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT..., each with ?prefix=hr&layout=packed; a cluster's
- * also with read=master|replica and hedge=off|on. Parts are percent-decoded. Private to features/. */
+ * also with read=master|replica and hedge=off|on. The layout feast has, instead of prefix, project=,
+ * version=3|2, user_view=, user_key=user_id, user_type=string|int64|int32, item_view=, item_key=item_id,
+ * item_type= and max_age= (seconds). Parts are percent-decoded. Private to features/. */
 #ifndef HOMERANK_FEATURES_STORE_URI_H
 #define HOMERANK_FEATURES_STORE_URI_H
 
@@ -9,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "features/feast_key.h"
 #include "schema/schema.h"
 
 typedef enum hr_store_kind {
@@ -17,7 +20,7 @@ typedef enum hr_store_kind {
     HR_STORE_REDIS,
     HR_STORE_REDIS_CLUSTER
 } hr_store_kind;
-typedef enum hr_store_layout { HR_LAYOUT_PACKED, HR_LAYOUT_HASH } hr_store_layout;
+typedef enum hr_store_layout { HR_LAYOUT_PACKED, HR_LAYOUT_HASH, HR_LAYOUT_FEAST } hr_store_layout;
 
 enum {
     HR_STORE_PREFIX_SIZE = 65,
@@ -46,6 +49,7 @@ typedef struct hr_store_uri {
     hr_store_kind kind;
     hr_store_layout layout;
     char prefix[HR_STORE_PREFIX_SIZE];
+    hr_feast_options feast;        /* layout feast */
     char path[HR_STORE_PATH_SIZE]; /* lmdb */
     hr_address
         servers[HR_STORE_MAX_SERVERS]; /* redis: one; cluster: those that are asked for its map first */
@@ -57,6 +61,9 @@ typedef struct hr_store_uri {
     char password[HR_STORE_SECRET_SIZE]; /* redis; empty: none; from the environment where the URI has none */
     char label[HR_STORE_LABEL_SIZE];     /* the URI without user and password, printable ASCII */
 } hr_store_uri;
+
+/* "packed", "hash" or "feast". */
+const char *hr_store_layout__name(hr_store_layout layout);
 
 /* Errors: INVALID_ARGUMENT naming the part, what was expected and what was found; the password is never
  * shown. */

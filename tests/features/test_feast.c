@@ -91,7 +91,7 @@ static void values_are_those_that_feast_reads(void **state) {
         json_object_foreach(json_object_get(line, "read"), name, read) {
             uint8_t field[HR_FEAST_FIELD_NBYTES];
             char hex[9];
-            assert_true(hr_feast_field(&options, feast_golden_entity(line), name, field));
+            assert_true(hr_feast_field(&options, feast_golden_entity(line), name, arena, field));
             snprintf(hex, sizeof hex, "%02x%02x%02x%02x", field[0], field[1], field[2], field[3]);
             if (json_object_get(fields, hex) == NULL) fail_msg("%s: no field %s", name, hex);
             expect_decoded(name, json_object_get(fields, hex), read);
@@ -107,9 +107,9 @@ static void a_field_without_a_view_is_its_entitys(void **state) {
     const hr_feast_options options = {.entities = {{.view = "user_profile"}, {.view = "item_stats"}}};
     uint8_t plain[HR_FEAST_FIELD_NBYTES], full[HR_FEAST_FIELD_NBYTES], other[HR_FEAST_FIELD_NBYTES];
     size_t n;
-    assert_true(hr_feast_field(&options, HR_ENTITY_USER, "age", plain));
-    assert_true(hr_feast_field(&options, HR_ENTITY_ITEM, "user_profile:age", full));
-    assert_true(hr_feast_field(&options, HR_ENTITY_ITEM, "age", other));
+    assert_true(hr_feast_field(&options, HR_ENTITY_USER, "age", arena, plain));
+    assert_true(hr_feast_field(&options, HR_ENTITY_ITEM, "user_profile:age", arena, full));
+    assert_true(hr_feast_field(&options, HR_ENTITY_ITEM, "age", arena, other));
     assert_memory_equal(plain, full, sizeof plain);
     assert_memory_not_equal(plain, other, sizeof plain);
     const char *view = hr_feast_view(&options, HR_ENTITY_ITEM, "age", &n);
@@ -118,13 +118,9 @@ static void a_field_without_a_view_is_its_entitys(void **state) {
     view = hr_feast_view(&options, HR_ENTITY_ITEM, "a:b:c", &n);
     assert_int_equal(n, 1);
     assert_memory_equal(view, "a", n);
-    char longest[HR_FEAST_LONGEST_FIELD + 2];
-    memset(longest, 'x', sizeof longest);
-    longest[HR_FEAST_LONGEST_FIELD] = '\0';
-    assert_true(hr_feast_field(&options, HR_ENTITY_USER, longest, plain));
-    longest[HR_FEAST_LONGEST_FIELD] = 'x';
-    longest[HR_FEAST_LONGEST_FIELD + 1] = '\0';
-    assert_false(hr_feast_field(&options, HR_ENTITY_USER, longest, plain));
+    hr_arena *tiny = hr_arena_create(16);
+    assert_false(hr_feast_field(&options, HR_ENTITY_USER, "age", tiny, plain));
+    hr_arena_destroy(tiny);
 }
 
 static void ids_that_are_no_integer_have_no_key(void **state) {
@@ -257,7 +253,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_are_those_that_feast_wrote),
         cmocka_unit_test_setup_teardown(values_are_those_that_feast_reads, begin, end),
-        cmocka_unit_test(a_field_without_a_view_is_its_entitys),
+        cmocka_unit_test_setup_teardown(a_field_without_a_view_is_its_entitys, begin, end),
         cmocka_unit_test(ids_that_are_no_integer_have_no_key),
         cmocka_unit_test_setup_teardown(every_kind_of_value_is_read_or_refused, begin, end),
         cmocka_unit_test_setup_teardown(a_value_larger_than_its_memory_is_an_error, begin, end),

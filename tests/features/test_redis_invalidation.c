@@ -68,7 +68,7 @@ static void begin(watch *w, uint16_t port, uint32_t heartbeat_ms) {
                                     .connect_timeout_ms = PATIENT_MS,
                                     .stall_timeout_ms = PATIENT_MS};
     const hr_redis_invalidation_listener listener = {w, on_covered, on_changed, on_emptied};
-    w->invalidation = hr_redis_invalidation_create(&w->loop, &server, "hr:", heartbeat_ms, listener);
+    w->invalidation = hr_redis_invalidation_create(&w->loop, &server, "hr:", 3, heartbeat_ms, listener);
     assert_non_null(w->invalidation);
 }
 

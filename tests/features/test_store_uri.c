@@ -48,6 +48,18 @@ static void a_cluster_has_several_servers_and_ways_to_read(void **state) {
     assert_true(u.hedge);
     assert_string_equal(u.label, "redis-cluster://10.0.0.1:7000,[::1]:6379,node-3:7002"
                                  "?layout=packed&read=replica&hedge=on&prefix=hr");
+    u = parse("redis://h?item_type=int64&layout=feast&project=shop%21&user_view=a&item_view=b&item_key=id"
+              "&max_age=3600&version=2");
+    assert_int_equal(u.layout, HR_LAYOUT_FEAST);
+    assert_string_equal(u.feast.project, "shop!");
+    assert_int_equal(u.feast.version, 2);
+    assert_int_equal(u.feast.max_age_s, 3600);
+    assert_string_equal(u.feast.entities[HR_ENTITY_USER].view, "a");
+    assert_string_equal(u.feast.entities[HR_ENTITY_USER].join_key, "user_id");
+    assert_int_equal(u.feast.entities[HR_ENTITY_USER].id_type, HR_FEAST_STRING);
+    assert_string_equal(u.feast.entities[HR_ENTITY_ITEM].join_key, "id");
+    assert_int_equal(u.feast.entities[HR_ENTITY_ITEM].id_type, HR_FEAST_INT64);
+    assert_string_equal(u.label, "redis://h:6379/0?layout=feast&project=shop%21");
     u = parse("redis-cluster://h?layout=hash&read=master&hedge=off");
     assert_false(u.read_replicas);
     assert_false(u.hedge);
@@ -139,7 +151,21 @@ static void every_mistake_is_named(void **state) {
         {"redis://:p%4@h:1", "hex"},
         {"redis://:p%zz@h:1", "hex"},
         {"redis://:p%00@h:1", "NUL"},
-        {"redis://h:1?layout=feast", "\"feast\""},
+        {"redis://h:1?layout=row", "\"row\""},
+        {"redis://h:1?layout=feast", "no project"},
+        {"redis://h:1?layout=feast&project=p&item_view=i", "no user_view"},
+        {"redis://h:1?layout=feast&project=p&user_view=u", "no item_view"},
+        {"redis://h:1?layout=feast&project=&user_view=u&item_view=i", "project: expected a text"},
+        {"redis://h:1?layout=feast&project=p&user_view=u&item_view=i&prefix=hr",
+         "prefix: layout feast has none"},
+        {"redis://h:1?layout=feast&project=p&user_view=u&item_view=i&version=1", "from 2 to 3"},
+        {"redis://h:1?layout=feast&project=p&user_view=u&item_view=i&version=4", "from 2 to 3"},
+        {"redis://h:1?layout=feast&project=p&user_view=u&item_view=i&max_age=0", "max_age"},
+        {"redis://h:1?layout=feast&project=p&user_view=u&item_view=i&item_type=int",
+         "string, int64 or int32"},
+        {"redis://h:1?layout=hash&project=p", "project: layout hash has none"},
+        {"redis://h:1?item_type=int64", "item_type: layout packed has none"},
+        {"lmdb:p?layout=feast&project=p&user_view=u&item_view=i", "found feast"},
         {"redis://h:1?ttl=3", "\"ttl\""},
         {"redis://h:1?prefix", "NAME=VALUE"},
         {"redis://h:1?prefix=a&prefix=b", "twice"},
