@@ -60,7 +60,7 @@ const hr_option_row hr_option_rows[] = {
     {.name = "store", STORE, MEMBER(store), .commands = SERVE | SCORE | FEATURES_LOAD | FEATURES_GET,
      .required = true, .in_file = true,
      .help = "Where the records of users and items are: lmdb:PATH, redis://[USER:PASSWORD@]HOST:PORT[/DB] "
-             "with ?prefix=hr&layout=packed (or hash), or none: for inline features only. The password may "
+             "with ?prefix=hr&layout=packed (or hash, feast), or none: for inline features only. The password may "
              "come from HOMERANK_REDIS_PASSWORD."},
     {.name = "store", STORE, MEMBER(store), .fallback = "none:", .commands = INSPECT,
      .help = "Where the records of the data's users and items are, as for serve and score."},
