@@ -11,12 +11,25 @@
 
 typedef enum fusion_kind { WEIGHTED_SUM, POWER_PRODUCT } fusion_kind;
 
-/* What the fusion says of one task. */
+static const char *const TERM_KEYS[] = {"weights", "terms"}; /* by fusion_kind */
+
+/* What a fusion says of one task. */
 typedef struct fusion_term {
     bool named;           /* whether it says anything */
     double weight;        /* weighted_sum */
     double power, offset; /* power_product */
 } fusion_term;
+
+typedef struct named_term {
+    char *task; /* owned */
+    fusion_term term;
+} named_term;
+
+struct hr_fusion_spec {
+    fusion_kind kind;
+    size_t n_terms;
+    named_term terms[]; /* (n_terms) */
+};
 
 struct hr_fusion {
     fusion_kind kind;
@@ -24,29 +37,15 @@ struct hr_fusion {
     fusion_term terms[]; /* (T), so that the order in which a fusion names its tasks changes no bit */
 };
 
-static hr_status find_task(const char *name, const hr_task *tasks, uint32_t n_tasks, const char *where,
-                           uint32_t *task, hr_error *err) {
-    for (uint32_t t = 0; t < n_tasks; t++) {
-        if (strcmp(tasks[t].name, name) != 0) continue;
-        *task = t;
-        return HR_OK;
-    }
-    return hr_error_set(err, HR_INVALID_ARGUMENT, "%s: expected a task of the network, found %s", where,
-                        hr_quote(name, strlen(name)).text);
-}
+/* ---- As it is written ---- */
 
-/* {"power": 1.0, "offset": 0.0} of a task whose output is never negative. */
-static hr_status read_power(const json_t *value, const hr_task *task, fusion_term *term, hr_error *err) {
+/* {"power": 1.0, "offset": 0.0} */
+static hr_status read_power(const json_t *value, const char *task, fusion_term *term, hr_error *err) {
     static const char *const keys[] = {"power", "offset"};
     char where[HR_QUOTE_SIZE + 16];
-    snprintf(where, sizeof where, "fusion: terms: %.56s", task->name);
+    snprintf(where, sizeof where, "fusion: terms: %.56s", task);
     term->power = 1.0;
     term->offset = 0.0;
-    if (task->output == HR_OUTPUT_IDENTITY) {
-        return hr_error_set(err, HR_INVALID_ARGUMENT,
-                            "%s: expected a task with output sigmoid, softplus or exp, found identity",
-                            where);
-    }
     hr_status status = hr_json_check_keys(value, where, keys, sizeof keys / sizeof keys[0], err);
     if (status == HR_OK) status = hr_json_get_number(value, where, "power", false, &term->power, err);
     if (status == HR_OK) status = hr_json_get_number(value, where, "offset", false, &term->offset, err);
@@ -56,51 +55,114 @@ static hr_status read_power(const json_t *value, const hr_task *task, fusion_ter
     return status;
 }
 
-static hr_status read_terms(const json_t *terms, const hr_task *tasks, hr_fusion *fusion, hr_error *err) {
-    const char *where = fusion->kind == WEIGHTED_SUM ? "fusion: weights" : "fusion: terms";
-    const char *name;
+static hr_status read_terms(const json_t *terms, hr_fusion_spec *spec, hr_error *err) {
+    const char *task;
     json_t *value;
+    hr_status status = HR_OK;
     /* The iteration macros want a non-const object; nothing is changed. */
-    json_object_foreach((json_t *)terms, name, value) {
-        uint32_t task = 0;
-        hr_status status = find_task(name, tasks, fusion->n_tasks, where, &task, err);
-        if (status != HR_OK) return status;
-        fusion_term *term = &fusion->terms[task];
-        term->named = true;
-        status = fusion->kind == WEIGHTED_SUM
-                     ? hr_json_as_number(value, where, tasks[task].name, &term->weight, err)
-                     : read_power(value, &tasks[task], term, err);
-        if (status != HR_OK) return status;
+    json_object_foreach((json_t *)terms, task, value) {
+        named_term *named = &spec->terms[spec->n_terms++];
+        named->term.named = true;
+        named->task = strdup(task);
+        if (named->task == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "fusion: out of memory");
+        status = spec->kind == WEIGHTED_SUM
+                     ? hr_json_as_number(value, "fusion: weights", task, &named->term.weight, err)
+                     : read_power(value, task, &named->term, err);
+        if (status != HR_OK) break;
     }
-    return HR_OK;
+    return status;
 }
 
-hr_status hr_fusion_create(const json_t *value, const hr_task *tasks, uint32_t n_tasks, hr_fusion **fusion,
-                           hr_error *err) {
+hr_status hr_fusion_spec_create(const json_t *value, hr_fusion_spec **spec, hr_error *err) {
     static const char *const kinds[] = {"weighted_sum", "power_product"}; /* as fusion_kind */
-    static const char *const term_keys[] = {"weights", "terms"};
-    *fusion = NULL;
+    *spec = NULL;
     if (!json_is_object(value)) return hr_json_expected("fusion", NULL, "an object", value, err);
     unsigned kind = WEIGHTED_SUM;
     hr_status status = hr_json_get_choice(value, "fusion", "kind", true, kinds, 2, &kind, err);
     if (status != HR_OK) return status;
-    const char *const keys[] = {"kind", term_keys[kind]};
+    const char *const keys[] = {"kind", TERM_KEYS[kind]};
     status = hr_json_check_keys(value, "fusion", keys, 2, err);
     if (status != HR_OK) return status;
     const json_t *terms = NULL;
-    status = hr_json_get_object(value, "fusion", term_keys[kind], true, &terms, err);
+    status = hr_json_get_object(value, "fusion", TERM_KEYS[kind], true, &terms, err);
     if (status != HR_OK) return status;
-    hr_fusion *created = calloc(1, sizeof *created + n_tasks * sizeof created->terms[0]);
+    hr_fusion_spec *created = calloc(1, sizeof *created + json_object_size(terms) * sizeof created->terms[0]);
     if (created == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "fusion: out of memory");
     created->kind = (fusion_kind)kind;
-    created->n_tasks = n_tasks;
-    status = read_terms(terms, tasks, created, err);
+    status = read_terms(terms, created, err);
     if (status != HR_OK) {
-        hr_fusion_destroy(created);
+        hr_fusion_spec_destroy(created);
         return status;
     }
-    *fusion = created;
+    *spec = created;
     return HR_OK;
+}
+
+void hr_fusion_spec_destroy(hr_fusion_spec *spec) {
+    if (spec == NULL) return;
+    for (size_t i = 0; i < spec->n_terms; i++) free(spec->terms[i].task);
+    free(spec);
+}
+
+/* ---- For a network ---- */
+
+static hr_status bind_term(const named_term *named, fusion_kind kind, const hr_task *tasks, uint32_t n_tasks,
+                           fusion_term *terms, hr_error *err) {
+    const char *task = named->task;
+    uint32_t t = 0;
+    while (t < n_tasks && strcmp(tasks[t].name, task) != 0) t++;
+    if (t == n_tasks)
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "fusion: %s: expected a task of the network, found %s",
+                            TERM_KEYS[kind], hr_quote(task, strlen(task)).text);
+    if (kind == POWER_PRODUCT && tasks[t].output == HR_OUTPUT_IDENTITY) {
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "fusion: terms: %.56s: expected a task with output sigmoid, softplus or exp, "
+                            "found identity",
+                            task);
+    }
+    terms[t] = named->term;
+    return HR_OK;
+}
+
+/* Fills a fusion that is all zero. */
+static hr_status bind(const hr_fusion_spec *spec, const hr_task *tasks, uint32_t n_tasks, hr_fusion *fusion,
+                      hr_error *err) {
+    hr_status status = HR_OK;
+    fusion->kind = spec->kind;
+    fusion->n_tasks = n_tasks;
+    for (size_t i = 0; i < spec->n_terms && status == HR_OK; i++)
+        status = bind_term(&spec->terms[i], spec->kind, tasks, n_tasks, fusion->terms, err);
+    return status;
+}
+
+static size_t fusion_nbytes(uint32_t n_tasks) {
+    return sizeof(hr_fusion) + n_tasks * sizeof(fusion_term);
+}
+
+hr_status hr_fusion_bind(const hr_fusion_spec *spec, const hr_task *tasks, uint32_t n_tasks, hr_arena *arena,
+                         const hr_fusion **fusion, hr_error *err) {
+    hr_fusion *bound = hr_arena_calloc(arena, 1, fusion_nbytes(n_tasks));
+    *fusion = bound;
+    if (bound == NULL)
+        return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the fusion exceeds the request's memory cap");
+    return bind(spec, tasks, n_tasks, bound, err);
+}
+
+hr_status hr_fusion_create(const json_t *value, const hr_task *tasks, uint32_t n_tasks, hr_fusion **fusion,
+                           hr_error *err) {
+    *fusion = NULL;
+    hr_fusion_spec *spec;
+    hr_status status = hr_fusion_spec_create(value, &spec, err);
+    if (status != HR_OK) return status;
+    hr_fusion *created = calloc(1, fusion_nbytes(n_tasks));
+    status = created == NULL ? hr_error_set(err, HR_OUT_OF_MEMORY, "fusion: out of memory")
+                             : bind(spec, tasks, n_tasks, created, err);
+    hr_fusion_spec_destroy(spec);
+    if (status == HR_OK)
+        *fusion = created;
+    else
+        hr_fusion_destroy(created);
+    return status;
 }
 
 void hr_fusion_destroy(hr_fusion *fusion) {

@@ -129,6 +129,33 @@ static void a_wrong_fusion_is_refused(void **state) {
     assert_string_equal(err.message, "fusion: expected an object, found nothing");
 }
 
+/* One fusion, written once, for networks whose tasks differ. */
+static void a_spec_fits_every_network_that_has_its_tasks(void **state) {
+    (void)state;
+    static const hr_task others[] = {{.name = "price", .output = HR_OUTPUT_EXP},
+                                     {.name = "click", .output = HR_OUTPUT_SIGMOID}};
+    static const double outputs[] = {0.25, 2.0, 3.0, 4.0}, other_outputs[] = {4.0, 0.25};
+    json_t *value =
+        json_loads("{\"kind\": \"weighted_sum\", \"weights\": {\"click\": 8, \"price\": 1}}", 0, NULL);
+    hr_arena *arena = hr_arena_create(4096), *full = hr_arena_create(16);
+    const hr_fusion *fusion;
+    hr_fusion_spec *spec;
+    hr_error err;
+    assert_int_equal(hr_fusion_spec_create(value, &spec, &err), HR_OK);
+    json_decref(value);
+    assert_int_equal(hr_fusion_bind(spec, tasks, 4, arena, &fusion, &err), HR_OK);
+    assert_true(hr_fusion_score(fusion, outputs) == 6.0);
+    assert_int_equal(hr_fusion_bind(spec, others, 2, arena, &fusion, &err), HR_OK);
+    assert_true(hr_fusion_score(fusion, other_outputs) == 6.0);
+    assert_int_equal(hr_fusion_bind(spec, others, 1, arena, &fusion, &err), HR_INVALID_ARGUMENT);
+    assert_string_equal(err.message, "fusion: weights: expected a task of the network, found \"click\"");
+    assert_int_equal(hr_fusion_bind(spec, tasks, 4, full, &fusion, &err), HR_RESOURCE_EXHAUSTED);
+    hr_fusion_spec_destroy(spec);
+    hr_fusion_spec_destroy(NULL);
+    hr_arena_destroy(full);
+    hr_arena_destroy(arena);
+}
+
 static void outputs_are_exact_over_the_whole_range(void **state) {
     (void)state;
     static const struct {
@@ -164,6 +191,7 @@ int main(void) {
         cmocka_unit_test(the_order_of_the_names_changes_no_bit),
         cmocka_unit_test(what_is_not_finite_stays_so),
         cmocka_unit_test(a_wrong_fusion_is_refused),
+        cmocka_unit_test(a_spec_fits_every_network_that_has_its_tasks),
         cmocka_unit_test(outputs_are_exact_over_the_whole_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
