@@ -1,6 +1,9 @@
 /* Hashing users into buckets: see bucketing.h. */
 #include "service/experiments/bucketing.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "base/utf8.h"
 
 enum { FNV_PRIME = 0x01000193 };
@@ -16,45 +19,70 @@ static uint32_t character(const unsigned char *p, size_t length) {
     return code;
 }
 
+/* The next character's UTF-16 code units: 1 or 2. */
+static size_t next_units(const unsigned char **at, const unsigned char *end, uint32_t units[2]) {
+    if (**at < 0x80) {
+        units[0] = *(*at)++;
+        return 1;
+    }
+    size_t length = hr_utf8_char(*at, (size_t)(end - *at));
+    uint32_t code = length == 0 ? **at : character(*at, length);
+    *at += length == 0 ? 1 : length; /* never 0 in valid UTF-8 */
+    units[0] = code < 0x10000 ? code : 0xD800 + ((code - 0x10000) >> 10);
+    units[1] = 0xDC00 + ((code - 0x10000) & 0x3FF);
+    return code < 0x10000 ? 1 : 2;
+}
+
 uint32_t hr_fnv_add(uint32_t state, hr_js_text text) {
     const unsigned char *at = (const unsigned char *)text.bytes, *end = at + text.nbytes;
     while (at < end) {
-        if (*at < 0x80) {
-            state = add_unit(state, *at++);
-            continue;
-        }
-        size_t length = hr_utf8_char(at, (size_t)(end - at));
-        if (length == 0) length = 1; /* never in valid UTF-8 */
-        uint32_t code = length == 1 ? *at : character(at, length);
-        at += length;
-        if (code < 0x10000) {
-            state = add_unit(state, code);
-        } else {
-            state = add_unit(state, 0xD800 + ((code - 0x10000) >> 10));
-            state = add_unit(state, 0xDC00 + ((code - 0x10000) & 0x3FF));
-        }
+        uint32_t units[2];
+        size_t n = next_units(&at, end, units);
+        for (size_t i = 0; i < n; i++) state = add_unit(state, units[i]);
     }
     return state;
 }
 
-/* The state behind the decimal text of n. */
+/* The state behind two digits. */
+static uint32_t add_pair(uint32_t state, uint32_t pair) {
+    static const char pairs[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+        "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+        "8081828384858687888990919293949596979899";
+    state = add_unit(state, (unsigned char)pairs[pair * 2]);
+    return add_unit(state, (unsigned char)pairs[pair * 2 + 1]);
+}
+
+/* The state behind the decimal text of n. Three of four hashes have ten digits, most others nine. */
 static uint32_t add_decimal(uint32_t state, uint32_t n) {
-    unsigned char digits[10];
-    int i = 10;
-    do {
-        digits[--i] = (unsigned char)('0' + n % 10);
-        n /= 10;
-    } while (n > 0);
-    for (; i < 10; i++) state = add_unit(state, digits[i]);
-    return state;
+    const uint32_t high = n / 100000000, middle = n / 10000 % 10000, low = n % 10000;
+    if (high == 0) {
+        char text[12];
+        int length = snprintf(text, sizeof text, "%" PRIu32, n);
+        return hr_fnv_add(state, hr_js_text_of(text, (size_t)length));
+    }
+    state = high >= 10 ? add_pair(state, high) : add_unit(state, '0' + high);
+    state = add_pair(add_pair(state, middle / 100), middle % 100);
+    return add_pair(add_pair(state, low / 100), low % 100);
 }
 
 uint32_t hr_fnv_bucket(uint32_t state, int version) {
     return version == 2 ? add_decimal(HR_FNV_BASIS, state) % 10000 : state % 1000;
 }
 
-double hr_bucket_place(uint32_t bucket, int version) {
-    return bucket / (version == 2 ? 10000.0 : 1000.0);
+void hr_fnv_buckets(const uint32_t states[HR_HASH_LANES], hr_js_text value, uint32_t buckets[HR_HASH_LANES]) {
+    const unsigned char *at = (const unsigned char *)value.bytes, *end = at + value.nbytes;
+    uint32_t hash[HR_HASH_LANES];
+    for (int l = 0; l < HR_HASH_LANES; l++) hash[l] = states[l];
+    for (; at < end && *at < 0x80; at++) /* most ids, in all */
+        for (int l = 0; l < HR_HASH_LANES; l++) hash[l] = add_unit(hash[l], *at);
+    while (at < end) {
+        uint32_t units[2];
+        size_t n = next_units(&at, end, units);
+        for (size_t i = 0; i < n; i++)
+            for (int l = 0; l < HR_HASH_LANES; l++) hash[l] = add_unit(hash[l], units[i]);
+    }
+    for (int l = 0; l < HR_HASH_LANES; l++) buckets[l] = hr_fnv_bucket(hash[l], 2);
 }
 
 bool hr_hash(hr_js_text seed, hr_js_text value, int version, double *bucket) {
@@ -63,12 +91,6 @@ bool hr_hash(hr_js_text seed, hr_js_text value, int version, double *bucket) {
     state = hr_fnv_add(state, version == 2 ? value : seed);
     *bucket = hr_bucket_place(hr_fnv_bucket(state, version), version);
     return true;
-}
-
-int hr_choose_variation(double bucket, const hr_range *ranges, size_t n_ranges) {
-    for (size_t i = 0; i < n_ranges; i++)
-        if (hr_in_range(bucket, ranges[i])) return (int)i;
-    return -1;
 }
 
 void hr_equal_weights(size_t n, double *weights) {

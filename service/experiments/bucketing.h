@@ -27,7 +27,14 @@ uint32_t hr_fnv_add(uint32_t state, hr_js_text text);
 /* The number of the bucket of a state behind all the text, of version 1 (0 to 999) or 2 (0 to 9,999); and
  * where it lies between 0 and 1. */
 uint32_t hr_fnv_bucket(uint32_t state, int version);
-double hr_bucket_place(uint32_t bucket, int version);
+static inline double hr_bucket_place(uint32_t bucket, int version) {
+    return bucket / (version == 2 ? 10000.0 : 1000.0);
+}
+
+/* The buckets of version 2 behind the same value, for HR_HASH_LANES states side by side: a hash waits for its
+ * own multiplications, and several together cost hardly more than one. */
+enum { HR_HASH_LANES = 4 };
+void hr_fnv_buckets(const uint32_t states[HR_HASH_LANES], hr_js_text value, uint32_t buckets[HR_HASH_LANES]);
 
 /* hash(seed, value, version). False where the version is neither 1 nor 2. */
 bool hr_hash(hr_js_text seed, hr_js_text value, int version, double *bucket);
@@ -37,7 +44,11 @@ static inline bool hr_in_range(double bucket, hr_range range) {
 }
 
 /* The first range that holds the bucket; -1 where none does. */
-int hr_choose_variation(double bucket, const hr_range *ranges, size_t n_ranges);
+static inline int hr_choose_variation(double bucket, const hr_range *ranges, size_t n_ranges) {
+    for (size_t i = 0; i < n_ranges; i++)
+        if (hr_in_range(bucket, ranges[i])) return (int)i;
+    return -1;
+}
 
 void hr_equal_weights(size_t n, double *weights); /* weights: (n) */
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "schema/json_read.h"
 #include "service/experiments/condition_internal.h"
 
 /* A saved group that some condition named. */
@@ -24,21 +25,16 @@ static hr_status no_room(const compiler *c) {
     return hr_error_set(c->err, HR_RESOURCE_EXHAUSTED, "the conditions need more memory than there is");
 }
 
-static void warn(const compiler *c, const char *key, const char *what, const json_t *value) {
-    char text[256], shown[HR_QUOTE_SIZE] = "nothing";
-    const char *string = json_string_value(value);
-    if (string != NULL)
-        snprintf(shown, sizeof shown, "%s", hr_quote(string, json_string_length(value)).text);
-    else if (value != NULL)
-        snprintf(shown, sizeof shown, "%s",
-                 json_is_object(value)   ? "an object"
-                 : json_is_array(value)  ? "an array"
-                 : json_is_number(value) ? "a number"
-                 : json_is_null(value)   ? "null"
-                                         : "true or false");
-    snprintf(text, sizeof text, "condition: %s: expected %s, found %s", hr_quote(key, strlen(key)).text, what,
-             shown);
+static void say(const compiler *c, const char *key, const char *what) {
+    char text[HR_ERROR_MESSAGE_SIZE + 96];
+    snprintf(text, sizeof text, "condition: %s: %s", hr_quote(key, strlen(key)).text, what);
     c->builder->warn(c->builder->warn_arg, text);
+}
+
+static void warn(const compiler *c, const char *key, const char *expected, const json_t *found) {
+    char text[192];
+    snprintf(text, sizeof text, "expected %s, found %s", expected, hr_json_show(found).text);
+    say(c, key, text);
 }
 
 static void *make(const compiler *c, size_t n, size_t size) {
@@ -126,7 +122,7 @@ static hr_status regex_of(compiler *c, const char *key, const json_t *json, bool
     hr_js_text text = hr_js_text_of(pattern, json_string_length(json));
     hr_status status = hr_js_regex_create(text, any_case, &regex, &why);
     if (status == HR_INVALID_ARGUMENT) {
-        warn(c, key, why.message, json);
+        say(c, key, why.message);
         op->kind = HR_OPERATOR_NEVER;
         return HR_OK;
     }
@@ -264,7 +260,7 @@ static hr_status compile_operator(compiler *c, const char *key, const json_t *js
     case HR_OPERATOR_REGEX:
     case HR_OPERATOR_REGEXI: return regex_of(c, key, json, op->kind == HR_OPERATOR_REGEXI, op);
     case HR_OPERATOR_TYPE: return type_of(c, key, json, op);
-    case HR_OPERATOR_NEVER: warn(c, key, "a known operator", NULL); return HR_OK;
+    case HR_OPERATOR_NEVER: say(c, key, "unknown operator"); return HR_OK;
     default: return literal_of(c, json, &op->value);
     }
 }

@@ -3,6 +3,9 @@
 
 #include "service/experiments/condition_internal.h"
 
+/* For what needs room on the stack, which the usual way of a test has not to make. */
+#define OUT_OF_LINE __attribute__((noinline))
+
 const hr_js_value hr_unresolved = {.kind = HR_JS_NULL};
 
 /* ---- Attributes ---- */
@@ -87,7 +90,8 @@ hr_js_text hr_padded_version(const hr_js_value *version, hr_js_scratch *scratch)
 
 static bool test_holds(const hr_test *test, const hr_js_value *value, hr_js_scratch *scratch);
 
-static bool version_holds(const hr_operator *op, const hr_js_value *value, hr_js_scratch *scratch) {
+OUT_OF_LINE static bool version_holds(const hr_operator *op, const hr_js_value *value,
+                                      hr_js_scratch *scratch) {
     int order = hr_js_text_compare(hr_padded_version(value, scratch), op->text);
     switch (op->kind) {
     case HR_OPERATOR_VEQ: return order == 0;
@@ -100,7 +104,9 @@ static bool version_holds(const hr_operator *op, const hr_js_value *value, hr_js
 }
 
 static bool order_holds(const hr_operator *op, const hr_js_value *value, hr_js_scratch *scratch) {
-    hr_js_order order = hr_js_compare(value, op->value, scratch);
+    const bool numbers = value->kind == HR_JS_NUMBER && op->value->kind == HR_JS_NUMBER;
+    hr_js_order order = numbers ? hr_js_number_order(value->number, op->value->number)
+                                : hr_js_compare(value, op->value, scratch);
     switch (op->kind) {
     case HR_OPERATOR_LT: return order == HR_JS_LESS;
     case HR_OPERATOR_LTE: return order == HR_JS_LESS || order == HR_JS_EQUAL;
@@ -142,7 +148,7 @@ static bool all_match(const hr_operator *op, const hr_js_value *value, hr_js_scr
     return true;
 }
 
-static bool regex_holds(const hr_operator *op, const hr_js_value *value, hr_js_scratch *scratch) {
+OUT_OF_LINE static bool regex_holds(const hr_operator *op, const hr_js_value *value, hr_js_scratch *scratch) {
     char number[HR_JS_NUMBER_SIZE];
     return hr_js_regex_test(op->regex, hr_js_to_text(value, number, scratch), scratch);
 }
@@ -183,7 +189,7 @@ static bool operator_holds(const hr_operator *op, const hr_js_value *value, hr_j
 
 /* ---- Tests and conditions ---- */
 
-static bool has_text(const hr_test *test, const hr_js_value *value, hr_js_scratch *scratch) {
+OUT_OF_LINE static bool has_text(const hr_test *test, const hr_js_value *value, hr_js_scratch *scratch) {
     char number[HR_JS_NUMBER_SIZE];
     hr_js_text text = hr_js_to_text(value, number, scratch);
     if (test->kind == HR_TEST_TEXT_ANY) text = hr_js_lower(text, scratch);

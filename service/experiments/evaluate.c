@@ -4,10 +4,9 @@
 
 #include <string.h>
 
-enum {
-    UNKNOWN_BUCKET = 0xFFFF,
-    MAX_PREREQUISITE_DEPTH = 128 /* a longer chain of prerequisites counts as a cycle */
-};
+enum { MAX_PREREQUISITE_DEPTH = 128 }; /* a longer chain of prerequisites counts as a cycle */
+
+static const double UNKNOWN_BUCKET = -1;
 
 const char *hr_reason_text(hr_reason reason) {
     static const char *const texts[] = {
@@ -18,7 +17,7 @@ const char *hr_reason_text(hr_reason reason) {
     return texts[reason];
 }
 
-bool hr_evaluation_begin(hr_evaluation *evaluation, const hr_program *program, const hr_subject *subject,
+bool hr_evaluation_begin(hr_evaluation *evaluation, const hr_flag_program *program, const hr_subject *subject,
                          hr_arena *arena, const hr_trace *trace) {
     hr_evaluation *e = evaluation;
     *e =
@@ -31,7 +30,7 @@ bool hr_evaluation_begin(hr_evaluation *evaluation, const hr_program *program, c
     if (e->hash_values == NULL || e->buckets == NULL || e->results == NULL || e->runs == NULL ||
         resolved == NULL)
         return false;
-    memset(e->buckets, 0xFF, program->n_hashes * sizeof *e->buckets);
+    for (uint32_t i = 0; i < program->n_hashes; i++) e->buckets[i] = UNKNOWN_BUCKET;
     for (uint32_t i = 0; i < program->n_paths; i++) resolved[i] = &hr_unresolved;
     if (subject->user_id != NULL) {
         e->user_id.kind = HR_JS_STRING;
@@ -47,22 +46,25 @@ bool hr_evaluation_begin(hr_evaluation *evaluation, const hr_program *program, c
 
 /* ---- Buckets ---- */
 
-static const hr_hash_value *hash_value(hr_evaluation *e, uint32_t attribute) {
-    hr_hash_value *value = &e->hash_values[attribute];
-    if (value->known) return value;
+static void look_up(hr_evaluation *e, uint32_t attribute, hr_hash_value *value) {
     value->known = true;
     const hr_js_value *json = hr_attribute(&e->attributes, e->program->hash_attributes[attribute]);
     value->present = hr_js_truthy(json);
-    if (!value->present) return value;
+    if (!value->present) return;
     char number[HR_JS_NUMBER_SIZE];
     hr_js_text text = hr_js_to_text(json, number, &e->scratch);
     if (text.bytes == number) {
         text.bytes = hr_arena_strndup(e->scratch.arena, number, text.nbytes);
         e->scratch.failed |= text.bytes == NULL;
-        if (text.bytes == NULL) return value;
+        if (text.bytes == NULL) return;
     }
     value->text = text;
     value->state = hr_fnv_add(HR_FNV_BASIS, text);
+}
+
+static const hr_hash_value *hash_value(hr_evaluation *e, uint32_t attribute) {
+    hr_hash_value *value = &e->hash_values[attribute];
+    if (!value->known) look_up(e, attribute, value);
     return value;
 }
 
@@ -70,19 +72,33 @@ hr_js_text hr_evaluation_hash_text(hr_evaluation *evaluation, uint32_t hash_attr
     return hash_value(evaluation, hash_attribute)->text;
 }
 
+/* The bucket of a hash, and with it of those that come next: whoever asks one rule will ask the others. */
+static void fill_buckets(hr_evaluation *e, uint32_t hash, const hr_hash_value *value) {
+    const hr_hash_spec *specs = &e->program->hashes[hash];
+    uint32_t states[HR_HASH_LANES], buckets[HR_HASH_LANES];
+    if (specs->version == 1) {
+        uint32_t state = hr_fnv_add(value->state, specs->seed);
+        e->buckets[hash] = hr_bucket_place(hr_fnv_bucket(state, 1), 1);
+        return;
+    }
+    for (uint32_t l = 0; l < HR_HASH_LANES; l++) states[l] = specs[l < specs->n_alike ? l : 0].state;
+    hr_fnv_buckets(states, value->text, buckets);
+    for (uint32_t l = 0; l < specs->n_alike; l++) e->buckets[hash + l] = hr_bucket_place(buckets[l], 2);
+}
+
+static bool ask_bucket(hr_evaluation *e, uint32_t hash, double *bucket) {
+    const hr_hash_value *value = hash_value(e, e->program->hashes[hash].attribute);
+    if (!value->present) return false;
+    fill_buckets(e, hash, value);
+    *bucket = e->buckets[hash];
+    return true;
+}
+
 /* False where there is nobody to hash, or no such hash. */
 static bool bucket_of(hr_evaluation *e, int32_t hash, double *bucket) {
     if (hash == HR_NO_HASH) return false;
-    const hr_hash_spec *spec = &e->program->hashes[hash];
-    if (e->buckets[hash] == UNKNOWN_BUCKET) {
-        const hr_hash_value *value = hash_value(e, spec->attribute);
-        if (!value->present) return false;
-        uint32_t state =
-            spec->version == 2 ? hr_fnv_add(spec->state, value->text) : hr_fnv_add(value->state, spec->seed);
-        e->buckets[hash] = (uint16_t)hr_fnv_bucket(state, spec->version);
-    }
-    *bucket = hr_bucket_place(e->buckets[hash], spec->version);
-    return true;
+    *bucket = e->buckets[hash];
+    return *bucket != UNKNOWN_BUCKET || ask_bucket(e, (uint32_t)hash, bucket);
 }
 
 static bool is_filtered_out(hr_evaluation *e, const hr_filters *filters) {
@@ -103,11 +119,11 @@ static bool is_targeted(hr_evaluation *e, const hr_targeting *targeting) {
 
 typedef enum prerequisite_outcome { PREREQUISITES_HOLD, PREREQUISITE_FAILS, GATE_FAILS, CYCLE } outcome;
 
-static outcome ask_prerequisites(hr_evaluation *e, const hr_prerequisite *prerequisites, uint32_t n) {
+static outcome ask_each(hr_evaluation *e, const hr_prerequisite *prerequisites, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         const hr_prerequisite *p = &prerequisites[i];
-        const hr_feature_result *result = hr_evaluate_feature(e, p->feature);
-        if (result->source == HR_SOURCE_CYCLIC_PREREQUISITE) return CYCLE;
+        const hr_flag_result *result = hr_evaluate_flag(e, p->feature);
+        if (result->source == HR_FLAG_SOURCE_CYCLIC_PREREQUISITE) return CYCLE;
         if (p->condition == NULL) continue;
         hr_js_value value = *result->value->json;
         value.key = hr_js_text_of("value", 5);
@@ -117,6 +133,10 @@ static outcome ask_prerequisites(hr_evaluation *e, const hr_prerequisite *prereq
         return p->gate ? GATE_FAILS : PREREQUISITE_FAILS;
     }
     return PREREQUISITES_HOLD;
+}
+
+static outcome ask_prerequisites(hr_evaluation *e, const hr_prerequisite *prerequisites, uint32_t n) {
+    return n == 0 ? PREREQUISITES_HOLD : ask_each(e, prerequisites, n);
 }
 
 /* ---- Experiments ---- */
@@ -150,6 +170,7 @@ int hr_url_variation(const char *experiment, hr_js_text url, uint32_t n_variatio
 /* Whether the request forces the experiment's variation, and by what. */
 static bool is_forced(const hr_evaluation *e, const hr_experiment *experiment, int32_t *variation,
                       hr_reason *reason) {
+    if (e->subject.url.nbytes == 0 && e->subject.n_forced == 0) return false;
     *reason = HR_REASON_URL_FORCED;
     *variation = e->subject.url.nbytes == 0
                      ? -1
@@ -171,8 +192,7 @@ static void force(hr_run *run, int32_t variation, hr_reason reason) {
     run->variation = run->in_experiment ? (uint32_t)variation : 0;
 }
 
-/* Why the user is not in the experiment before the hash is asked; ASSIGNED where nothing speaks against it.
- */
+/* Why the user is none of those that the experiment may take; ASSIGNED where nothing speaks against it. */
 static hr_reason exclude(hr_evaluation *e, const hr_experiment *x) {
     double bucket;
     if (x->inactive) return HR_REASON_INACTIVE;
@@ -183,6 +203,10 @@ static hr_reason exclude(hr_evaluation *e, const hr_experiment *x) {
         if (!bucket_of(e, x->namespace_hash, &bucket) || !hr_in_range(bucket, x->namespace_range))
             return HR_REASON_OUTSIDE_NAMESPACE;
     }
+    return HR_REASON_ASSIGNED;
+}
+
+static hr_reason exclude_by_condition(hr_evaluation *e, const hr_experiment *x) {
     if (!is_targeted(e, &x->targeting)) return HR_REASON_NOT_TARGETED;
     if (ask_prerequisites(e, x->prerequisites, x->n_prerequisites) != PREREQUISITES_HOLD)
         return HR_REASON_NOT_PREREQUISITE;
@@ -195,25 +219,33 @@ static const hr_bandit_leaf *choose_leaf(hr_evaluation *e, const hr_bandit *band
     return &bandit->fallback;
 }
 
-/* By the bucket: the ranges of the experiment, or of the contextual bandit's leaf. */
+/* The variation whose range has the bucket: of the experiment's ranges, or of the contextual bandit's leaf.
+ */
+static hr_reason choose(hr_evaluation *e, hr_run *run, int *variation) {
+    const hr_experiment *x = run->experiment;
+    if (!bucket_of(e, x->hash, &run->bucket)) return HR_REASON_HASH_VERSION;
+    *variation = run->leaf == NULL ? hr_choose_variation(run->bucket, x->ranges, x->n_ranges)
+                                   : hr_choose_variation(run->bucket, run->leaf->ranges, run->leaf->n_ranges);
+    return *variation < 0 ? HR_REASON_NOT_COVERED : HR_REASON_ASSIGNED;
+}
+
+/* Assigns a variation. The specification asks the condition before the bucket; either leaves the user out, so
+ * what leaves out more comes first. */
 static void assign(hr_evaluation *e, hr_run *run) {
     const hr_experiment *x = run->experiment;
-    const hr_bandit_leaf *leaf = run->leaf;
-    run->reason = HR_REASON_HASH_VERSION;
-    run->bucketed = bucket_of(e, x->hash, &run->bucket);
-    if (!run->bucketed) return;
-    int variation = leaf == NULL ? hr_choose_variation(run->bucket, x->ranges, x->n_ranges)
-                                 : hr_choose_variation(run->bucket, leaf->ranges, leaf->n_ranges);
-    run->reason = HR_REASON_NOT_COVERED;
-    if (variation < 0) return;
+    int variation = -1;
+    if (x->takes_most) run->reason = exclude_by_condition(e, x);
+    if (run->reason == HR_REASON_ASSIGNED) run->reason = choose(e, run, &variation);
+    if (run->reason == HR_REASON_ASSIGNED && !x->takes_most) run->reason = exclude_by_condition(e, x);
+    if (run->reason != HR_REASON_ASSIGNED) return;
     if (x->has_force) {
         force(run, x->force, HR_REASON_EXPERIMENT_FORCED);
-        return;
+    } else if (e->subject.qa_mode || x->stopped) {
+        run->reason = e->subject.qa_mode ? HR_REASON_QA_MODE : HR_REASON_STOPPED;
+    } else {
+        force(run, variation, HR_REASON_ASSIGNED);
+        run->hash_used = true;
     }
-    run->reason = e->subject.qa_mode ? HR_REASON_QA_MODE : HR_REASON_STOPPED;
-    if (e->subject.qa_mode || x->stopped) return;
-    force(run, variation, HR_REASON_ASSIGNED);
-    run->hash_used = true;
 }
 
 static const hr_run *run_experiment(hr_evaluation *e, const hr_experiment *x) {
@@ -240,7 +272,7 @@ const hr_run *hr_evaluate_experiment(hr_evaluation *evaluation, const hr_experim
 
 /* ---- Features ---- */
 
-static void tell(const hr_evaluation *e, const hr_feature *feature, const hr_rule *rule, const hr_run *run,
+static void tell(const hr_evaluation *e, const hr_flag *feature, const hr_rule *rule, const hr_run *run,
                  hr_reason reason) {
     if (e->trace != NULL) e->trace->step(e->trace->arg, feature, rule, run, reason);
 }
@@ -255,11 +287,11 @@ static bool is_in_rollout(hr_evaluation *e, const hr_rule *rule) {
 }
 
 /* Whether the rule gives the feature its value (or takes it away); *reason says why or why not. */
-static bool apply_rule(hr_evaluation *e, const hr_rule *rule, hr_feature_result *result, hr_reason *reason) {
+static bool apply_rule(hr_evaluation *e, const hr_rule *rule, hr_flag_result *result, hr_reason *reason) {
     outcome o = ask_prerequisites(e, rule->prerequisites, rule->n_prerequisites);
     *reason = o == CYCLE ? HR_REASON_CYCLE : o == GATE_FAILS ? HR_REASON_GATED : HR_REASON_PREREQUISITE;
     if (o == CYCLE || o == GATE_FAILS) {
-        result->source = o == CYCLE ? HR_SOURCE_CYCLIC_PREREQUISITE : HR_SOURCE_PREREQUISITE;
+        result->source = o == CYCLE ? HR_FLAG_SOURCE_CYCLIC_PREREQUISITE : HR_FLAG_SOURCE_PREREQUISITE;
         return true;
     }
     if (o == PREREQUISITE_FAILS) return false;
@@ -268,12 +300,12 @@ static bool apply_rule(hr_evaluation *e, const hr_rule *rule, hr_feature_result 
     *reason = HR_REASON_NO_KIND;
     if (rule->kind == HR_RULE_SKIP) return false;
     if (rule->kind == HR_RULE_FORCE) {
-        *reason = HR_REASON_CONDITION;
-        if (!is_targeted(e, &rule->targeting)) return false;
         *reason = HR_REASON_ROLLOUT;
         if (!is_in_rollout(e, rule)) return false;
+        *reason = HR_REASON_CONDITION;
+        if (!is_targeted(e, &rule->targeting)) return false;
         *reason = HR_REASON_FORCED_VALUE;
-        *result = (hr_feature_result){.source = HR_SOURCE_FORCE, .value = &rule->force, .rule = rule};
+        *result = (hr_flag_result){.source = HR_FLAG_SOURCE_FORCE, .value = &rule->force, .rule = rule};
         return true;
     }
     const hr_run *run = run_experiment(e, rule->experiment);
@@ -283,12 +315,12 @@ static bool apply_rule(hr_evaluation *e, const hr_rule *rule, hr_feature_result 
     if (!run->in_experiment) return false;
     if (variation->passthrough) *reason = HR_REASON_PASSED_THROUGH;
     if (variation->passthrough) return false;
-    *result = (hr_feature_result){
-        .source = HR_SOURCE_EXPERIMENT, .value = &variation->value, .rule = rule, .run = run};
+    *result = (hr_flag_result){
+        .source = HR_FLAG_SOURCE_EXPERIMENT, .value = &variation->value, .rule = rule, .run = run};
     return true;
 }
 
-static void evaluate_rules(hr_evaluation *e, const hr_feature *feature, hr_feature_result *result) {
+static void evaluate_rules(hr_evaluation *e, const hr_flag *feature, hr_flag_result *result) {
     for (uint32_t i = 0; i < feature->n_rules; i++) {
         hr_reason reason;
         result->run = NULL;
@@ -296,21 +328,21 @@ static void evaluate_rules(hr_evaluation *e, const hr_feature *feature, hr_featu
         tell(e, feature, &feature->rules[i], result->run, reason);
         if (applies) return;
     }
-    *result = (hr_feature_result){.source = HR_SOURCE_DEFAULT_VALUE, .value = &feature->fallback};
+    *result = (hr_flag_result){.source = HR_FLAG_SOURCE_DEFAULT_VALUE, .value = &feature->fallback};
     tell(e, feature, NULL, NULL, HR_REASON_DEFAULT_VALUE);
 }
 
-const hr_feature_result *hr_evaluate_feature(hr_evaluation *evaluation, uint32_t feature) {
+const hr_flag_result *hr_evaluate_flag(hr_evaluation *evaluation, uint32_t feature) {
     static const hr_js_value no_json = {.kind = HR_JS_NULL};
-    static const hr_feature_value no_value = {.json = &no_json};
-    static const hr_feature_result cycle = {
-        .state = HR_RESULT_DONE, .source = HR_SOURCE_CYCLIC_PREREQUISITE, .value = &no_value};
+    static const hr_flag_value no_value = {.json = &no_json};
+    static const hr_flag_result cycle = {
+        .state = HR_RESULT_DONE, .source = HR_FLAG_SOURCE_CYCLIC_PREREQUISITE, .value = &no_value};
     hr_evaluation *e = evaluation;
-    hr_feature_result *result = &e->results[feature];
-    const hr_feature *f = &e->program->features[feature];
+    hr_flag_result *result = &e->results[feature];
+    const hr_flag *f = &e->program->features[feature];
     if (result->state == HR_RESULT_DONE) return result;
     if (result->state == HR_RESULT_UNDER_WAY || e->depth == MAX_PREREQUISITE_DEPTH) return &cycle;
-    *result = (hr_feature_result){.state = HR_RESULT_UNDER_WAY, .value = &no_value};
+    *result = (hr_flag_result){.state = HR_RESULT_UNDER_WAY, .value = &no_value};
     e->depth++;
     if (f->known)
         evaluate_rules(e, f, result);

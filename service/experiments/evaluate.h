@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "service/experiments/forced_variation.h"
 #include "service/experiments/program.h"
 
 /* X(name, what `explain` says) */
@@ -57,37 +58,30 @@ typedef struct hr_run {
     uint32_t variation; /* 0 where not in the experiment */
     bool in_experiment;
     bool hash_used;
-    bool bucketed; /* the bucket was asked for */
-    double bucket;
+    double bucket;              /* where hash_used */
     const hr_bandit_leaf *leaf; /* whose weights assign; NULL: no contextual bandit */
 } hr_run;
 
-typedef enum hr_source {
-    HR_SOURCE_UNKNOWN_FEATURE,
-    HR_SOURCE_DEFAULT_VALUE,
-    HR_SOURCE_FORCE,
-    HR_SOURCE_EXPERIMENT,
-    HR_SOURCE_PREREQUISITE,
-    HR_SOURCE_CYCLIC_PREREQUISITE
-} hr_source_of_value;
+typedef enum hr_flag_source {
+    HR_FLAG_SOURCE_UNKNOWN_FEATURE,
+    HR_FLAG_SOURCE_DEFAULT_VALUE,
+    HR_FLAG_SOURCE_FORCE,
+    HR_FLAG_SOURCE_EXPERIMENT,
+    HR_FLAG_SOURCE_PREREQUISITE,
+    HR_FLAG_SOURCE_CYCLIC_PREREQUISITE
+} hr_flag_source;
 
-typedef struct hr_feature_result {
+typedef struct hr_flag_result {
     enum { HR_RESULT_NONE, HR_RESULT_UNDER_WAY, HR_RESULT_DONE } state;
-    hr_source_of_value source;
-    const hr_feature_value *value;
+    hr_flag_source source;
+    const hr_flag_value *value;
     const hr_rule *rule; /* FORCE, EXPERIMENT; else NULL */
     const hr_run *run;   /* EXPERIMENT; else NULL */
-} hr_feature_result;
-
-typedef struct hr_forced_variation {
-    const char *experiment;
-    int32_t variation;
-} hr_forced_variation;
+} hr_flag_result;
 
 /* What is told of each rule that is looked at, in order; rule and run may be NULL. */
 typedef struct hr_trace {
-    void (*step)(void *arg, const hr_feature *feature, const hr_rule *rule, const hr_run *run,
-                 hr_reason reason);
+    void (*step)(void *arg, const hr_flag *feature, const hr_rule *rule, const hr_run *run, hr_reason reason);
     void *arg;
 } hr_trace;
 
@@ -109,14 +103,14 @@ typedef struct hr_hash_value {
 } hr_hash_value;
 
 typedef struct hr_evaluation {
-    const hr_program *program;
+    const hr_flag_program *program;
     hr_subject subject;
     hr_js_scratch scratch;
     hr_attributes attributes;
     hr_js_value user_id;
     hr_hash_value *hash_values; /* (n_hash_attributes) */
-    uint16_t *buckets;          /* (n_hashes) in thousandths (version 1) or ten-thousandths */
-    hr_feature_result *results; /* (n_features) */
+    double *buckets;            /* (n_hashes) */
+    hr_flag_result *results;    /* (n_features) */
     hr_run *runs;               /* (n_runs) of the experiments looked at, in order; room for all */
     uint32_t n_runs;
     int depth;
@@ -124,12 +118,12 @@ typedef struct hr_evaluation {
 } hr_evaluation;
 
 /* False where the arena is full. */
-bool hr_evaluation_begin(hr_evaluation *evaluation, const hr_program *program, const hr_subject *subject,
+bool hr_evaluation_begin(hr_evaluation *evaluation, const hr_flag_program *program, const hr_subject *subject,
                          hr_arena *arena, const hr_trace *trace);
 
 /* evalFeature. Each feature is evaluated once; the result is of the evaluation. Where scratch.failed is set
  * afterwards, no result is to be used. */
-const hr_feature_result *hr_evaluate_feature(hr_evaluation *evaluation, uint32_t feature);
+const hr_flag_result *hr_evaluate_flag(hr_evaluation *evaluation, uint32_t feature);
 
 /* run: of an experiment that no rule has. */
 const hr_run *hr_evaluate_experiment(hr_evaluation *evaluation, const hr_experiment *experiment);

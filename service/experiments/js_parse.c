@@ -296,7 +296,7 @@ static hr_status close_containers(reader *r, bool *more) {
 static hr_status read_value(reader *r, const hr_js_value **root) {
     *root = NULL;
     for (bool more = true; more;) {
-        hr_js_value *value;
+        hr_js_value *value = NULL;
         bool complete = true;
         hr_status status = next_place(r, &value);
         if (status != HR_OK) return status;

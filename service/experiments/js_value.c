@@ -342,5 +342,5 @@ hr_js_order hr_js_compare(const hr_js_value *a, const hr_js_value *b, hr_js_scra
     }
     double x = p.is_text ? hr_js_text_number(p.text, scratch) : hr_js_to_number(a, scratch);
     double y = q.is_text ? hr_js_text_number(q.text, scratch) : hr_js_to_number(b, scratch);
-    return x < y ? HR_JS_LESS : x > y ? HR_JS_GREATER : x == y ? HR_JS_EQUAL : HR_JS_UNORDERED;
+    return hr_js_number_order(x, y);
 }

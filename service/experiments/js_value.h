@@ -108,6 +108,10 @@ int hr_js_text_compare(hr_js_text a, hr_js_text b);
 
 typedef enum hr_js_order { HR_JS_LESS, HR_JS_EQUAL, HR_JS_GREATER, HR_JS_UNORDERED } hr_js_order;
 
+static inline hr_js_order hr_js_number_order(double x, double y) {
+    return x < y ? HR_JS_LESS : x > y ? HR_JS_GREATER : x == y ? HR_JS_EQUAL : HR_JS_UNORDERED;
+}
+
 /* What a < b, a > b, ... go by: two strings as strings, all else as numbers. */
 hr_js_order hr_js_compare(const hr_js_value *a, const hr_js_value *b, hr_js_scratch *scratch);
 

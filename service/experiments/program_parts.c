@@ -14,8 +14,8 @@ static bool is_given(const json_t *json) {
     return !json_is_string(json) || json_string_length(json) > 0;
 }
 
-hr_status hr_part__text(hr_builder *b, const json_t *object, const char *key, const char *fallback,
-                        const char **text) {
+hr_status hr_flag_part__text(hr_flag_builder *b, const json_t *object, const char *key, const char *fallback,
+                             const char **text) {
     const json_t *json = json_object_get(object, key);
     char number[HR_JS_NUMBER_SIZE];
     const char *given = fallback;
@@ -23,35 +23,35 @@ hr_status hr_part__text(hr_builder *b, const json_t *object, const char *key, co
     if (json_is_string(json) && json_string_length(json) > 0) {
         given = json_string_value(json);
     } else if (is_given(json)) {
-        status = hr_builder__problem(b, "%s: expected a string", key);
+        status = hr_flag_builder__problem(b, "%s: expected a string", key);
         if (json_is_number(json)) hr_js_number_text(json_number_value(json), number);
         given = json_is_number(json) ? number : fallback;
     }
     if (status != HR_OK) return status;
     *text = hr_arena_strndup(b->arena, given, strlen(given));
-    return *text == NULL ? hr_builder__no_room(b) : HR_OK;
+    return *text == NULL ? hr_flag_builder__no_room(b) : HR_OK;
 }
 
-hr_status hr_part__number(hr_builder *b, const json_t *object, const char *key, bool *present,
-                          double *number) {
+hr_status hr_flag_part__number(hr_flag_builder *b, const json_t *object, const char *key, bool *present,
+                               double *number) {
     const json_t *json = json_object_get(object, key);
     *present = json_is_number(json);
     if (*present) *number = json_number_value(json);
     if (*present || json == NULL || json_is_null(json)) return HR_OK;
     *present = true;
     *number = 0;
-    return hr_builder__problem(b, "%s: expected a number", key);
+    return hr_flag_builder__problem(b, "%s: expected a number", key);
 }
 
-hr_status hr_part__hash_version(hr_builder *b, const json_t *object, int fallback, int *version) {
+hr_status hr_flag_part__hash_version(hr_flag_builder *b, const json_t *object, int fallback, int *version) {
     const json_t *json = json_object_get(object, "hashVersion");
     double number = json_number_value(json);
     *version = !is_given(json) ? fallback : number == 1 ? 1 : number == 2 ? 2 : 0;
     if (*version != 0) return HR_OK;
-    return hr_builder__problem(b, "hashVersion: expected 1 or 2");
+    return hr_flag_builder__problem(b, "hashVersion: expected 1 or 2");
 }
 
-hr_status hr_part__value(hr_builder *b, const json_t *json, hr_feature_value *value) {
+hr_status hr_flag_part__value(hr_flag_builder *b, const json_t *json, hr_flag_value *value) {
     static const hr_js_value no_value = {.kind = HR_JS_NULL};
     value->json = &no_value;
     if (json == NULL) return HR_OK;
@@ -60,11 +60,11 @@ hr_status hr_part__value(hr_builder *b, const json_t *json, hr_feature_value *va
     return status;
 }
 
-hr_status hr_part__targeting(hr_builder *b, const json_t *object, hr_targeting *targeting) {
+hr_status hr_flag_part__targeting(hr_flag_builder *b, const json_t *object, hr_targeting *targeting) {
     const json_t *json = json_object_get(object, "condition");
     if (!is_given(json)) return HR_OK;
-    hr_feature_value value;
-    hr_status status = hr_part__value(b, json, &value);
+    hr_flag_value value;
+    hr_status status = hr_flag_part__value(b, json, &value);
     if (status != HR_OK) return status;
     targeting->json = value.json;
     status = hr_condition_compile(&b->conditions, json, true, &targeting->condition, b->err);
@@ -75,7 +75,8 @@ hr_status hr_part__targeting(hr_builder *b, const json_t *object, hr_targeting *
 /* ---- Prerequisites ---- */
 
 /* Its condition knows no saved groups: the specification gives it none. */
-static hr_status prerequisite_condition(hr_builder *b, const json_t *json, hr_prerequisite *prerequisite) {
+static hr_status prerequisite_condition(hr_flag_builder *b, const json_t *json,
+                                        hr_prerequisite *prerequisite) {
     if (!is_given(json)) return HR_OK;
     const json_t *saved_groups = b->conditions.saved_groups;
     b->conditions.saved_groups = NULL;
@@ -85,26 +86,26 @@ static hr_status prerequisite_condition(hr_builder *b, const json_t *json, hr_pr
     return status;
 }
 
-static hr_status compile_prerequisite(hr_builder *b, const json_t *json, hr_prerequisite *prerequisite) {
+static hr_status compile_prerequisite(hr_flag_builder *b, const json_t *json, hr_prerequisite *prerequisite) {
     const char *id = json_string_value(json_object_get(json, "id"));
     if (id == NULL) {
-        hr_status status = hr_builder__problem(b, "parentConditions: expected an object with an id");
+        hr_status status = hr_flag_builder__problem(b, "parentConditions: expected an object with an id");
         if (status != HR_OK) return status;
         id = "";
     }
     prerequisite->gate = is_given(json_object_get(json, "gate"));
-    hr_status status = hr_builder__feature(b, id, &prerequisite->feature);
+    hr_status status = hr_flag_builder__feature(b, id, &prerequisite->feature);
     if (status != HR_OK) return status;
     return prerequisite_condition(b, json_object_get(json, "condition"), prerequisite);
 }
 
-hr_status hr_part__prerequisites(hr_builder *b, const json_t *object, uint32_t *n,
-                                 const hr_prerequisite **prerequisites) {
+hr_status hr_flag_part__prerequisites(hr_flag_builder *b, const json_t *object, uint32_t *n,
+                                      const hr_prerequisite **prerequisites) {
     const json_t *json = json_object_get(object, "parentConditions");
     if (!is_given(json)) return HR_OK;
-    if (!json_is_array(json)) return hr_builder__problem(b, "parentConditions: expected a list");
+    if (!json_is_array(json)) return hr_flag_builder__problem(b, "parentConditions: expected a list");
     hr_prerequisite *made = hr_arena_calloc(b->arena, json_array_size(json), sizeof *made);
-    if (made == NULL) return hr_builder__no_room(b);
+    if (made == NULL) return hr_flag_builder__no_room(b);
     *prerequisites = made;
     hr_status status = HR_OK;
     for (; *n < json_array_size(json) && status == HR_OK; ++*n)
@@ -114,15 +115,15 @@ hr_status hr_part__prerequisites(hr_builder *b, const json_t *object, uint32_t *
 
 /* ---- Ranges and weights ---- */
 
-hr_status hr_part__range(hr_builder *b, const json_t *start, const json_t *end, const char *what,
-                         hr_range *range) {
+hr_status hr_flag_part__range(hr_flag_builder *b, const json_t *start, const json_t *end, const char *what,
+                              hr_range *range) {
     *range = (hr_range){.start = NAN, .end = NAN};
     if (!json_is_number(start) || !json_is_number(end))
-        return hr_builder__problem(b, "%s: expected [start, end]", what);
+        return hr_flag_builder__problem(b, "%s: expected [start, end]", what);
     *range = (hr_range){.start = json_number_value(start), .end = json_number_value(end)};
     if (range->start >= 0 && range->start <= range->end && range->end <= 1) return HR_OK;
-    return hr_builder__problem(b, "%s: expected 0 <= start <= end <= 1, found [%g, %g]", what, range->start,
-                               range->end);
+    return hr_flag_builder__problem(b, "%s: expected 0 <= start <= end <= 1, found [%g, %g]", what,
+                                    range->start, range->end);
 }
 
 static int by_start(const void *a, const void *b) {
@@ -132,7 +133,7 @@ static int by_start(const void *a, const void *b) {
 }
 
 /* Ranges that overlap: who is in two of them gets the first, which is not what either says. */
-static hr_status check_overlaps(hr_builder *b, const char *what, const hr_range *ranges, size_t n) {
+static hr_status check_overlaps(hr_flag_builder *b, const char *what, const hr_range *ranges, size_t n) {
     hr_range *sorted = calloc(n == 0 ? 1 : n, sizeof *sorted);
     if (sorted == NULL) return hr_error_set(b->err, HR_OUT_OF_MEMORY, "no memory for experiments");
     size_t n_sorted = 0;
@@ -142,43 +143,43 @@ static hr_status check_overlaps(hr_builder *b, const char *what, const hr_range 
     hr_status status = HR_OK;
     for (size_t i = 0; i + 1 < n_sorted && status == HR_OK; i++)
         if (sorted[i].end > sorted[i + 1].start)
-            status = hr_builder__problem(b, "%s: [%g, %g] and [%g, %g] overlap", what, sorted[i].start,
-                                         sorted[i].end, sorted[i + 1].start, sorted[i + 1].end);
+            status = hr_flag_builder__problem(b, "%s: [%g, %g] and [%g, %g] overlap", what, sorted[i].start,
+                                              sorted[i].end, sorted[i + 1].start, sorted[i + 1].end);
     free(sorted);
     return status;
 }
 
-hr_status hr_part__ranges(hr_builder *b, const json_t *json, const char *what, uint32_t *n,
-                          const hr_range **ranges) {
+hr_status hr_flag_part__ranges(hr_flag_builder *b, const json_t *json, const char *what, uint32_t *n,
+                               const hr_range **ranges) {
     *n = 0;
-    if (!json_is_array(json)) return hr_builder__problem(b, "%s: expected a list of [start, end]", what);
+    if (!json_is_array(json)) return hr_flag_builder__problem(b, "%s: expected a list of [start, end]", what);
     hr_range *made = hr_arena_calloc(b->arena, json_array_size(json), sizeof *made);
-    if (made == NULL) return hr_builder__no_room(b);
+    if (made == NULL) return hr_flag_builder__no_room(b);
     *ranges = made;
     hr_status status = HR_OK;
     for (; *n < json_array_size(json) && status == HR_OK; ++*n) {
         const json_t *range = json_array_get(json, *n);
         char place[64];
         snprintf(place, sizeof place, "%s[%u]", what, (unsigned)*n);
-        status = hr_part__range(b, json_array_get(range, 0), json_array_get(range, 1), place, &made[*n]);
+        status = hr_flag_part__range(b, json_array_get(range, 0), json_array_get(range, 1), place, &made[*n]);
     }
     return status == HR_OK ? check_overlaps(b, what, made, *n) : status;
 }
 
-hr_status hr_part__weights(hr_builder *b, const json_t *json, const char *what, uint32_t *n,
-                           const double **weights) {
+hr_status hr_flag_part__weights(hr_flag_builder *b, const json_t *json, const char *what, uint32_t *n,
+                                const double **weights) {
     *n = 0;
     *weights = NULL;
     if (!is_given(json)) return HR_OK;
     size_t size = json_array_size(json);
     double *made = hr_arena_calloc(b->arena, size, sizeof *made);
-    if (made == NULL) return hr_builder__no_room(b);
+    if (made == NULL) return hr_flag_builder__no_room(b);
     for (size_t i = 0; i < size; i++) {
         made[i] = json_number_value(json_array_get(json, i));
         if (!json_is_number(json_array_get(json, i)) || made[i] < 0)
-            return hr_builder__problem(b, "%s[%zu]: expected a number of at least 0", what, i);
+            return hr_flag_builder__problem(b, "%s[%zu]: expected a number of at least 0", what, i);
     }
-    if (!json_is_array(json)) return hr_builder__problem(b, "%s: expected a list of numbers", what);
+    if (!json_is_array(json)) return hr_flag_builder__problem(b, "%s: expected a list of numbers", what);
     *n = (uint32_t)size;
     *weights = made;
     return HR_OK;
@@ -186,25 +187,25 @@ hr_status hr_part__weights(hr_builder *b, const json_t *json, const char *what, 
 
 /* ---- Filters ---- */
 
-static hr_status compile_filter(hr_builder *b, const json_t *json, hr_filter *filter) {
+static hr_status compile_filter(hr_flag_builder *b, const json_t *json, hr_filter *filter) {
     const char *attribute = NULL, *seed = NULL;
     int version;
-    hr_status status = hr_part__text(b, json, "attribute", "id", &attribute);
-    if (status == HR_OK) status = hr_part__text(b, json, "seed", "", &seed);
-    if (status == HR_OK) status = hr_part__hash_version(b, json, 2, &version);
-    if (status == HR_OK) status = hr_builder__hash(b, attribute, version, seed, &filter->hash);
+    hr_status status = hr_flag_part__text(b, json, "attribute", "id", &attribute);
+    if (status == HR_OK) status = hr_flag_part__text(b, json, "seed", "", &seed);
+    if (status == HR_OK) status = hr_flag_part__hash_version(b, json, 2, &version);
+    if (status == HR_OK) status = hr_flag_builder__hash(b, attribute, version, seed, &filter->hash);
     if (status != HR_OK) return status;
-    return hr_part__ranges(b, json_object_get(json, "ranges"), "filters: ranges", &filter->n_ranges,
-                           &filter->ranges);
+    return hr_flag_part__ranges(b, json_object_get(json, "ranges"), "filters: ranges", &filter->n_ranges,
+                                &filter->ranges);
 }
 
-hr_status hr_part__filters(hr_builder *b, const json_t *object, hr_filters *filters) {
+hr_status hr_flag_part__filters(hr_flag_builder *b, const json_t *object, hr_filters *filters) {
     const json_t *json = json_object_get(object, "filters");
     if (!is_given(json)) return HR_OK;
     filters->present = true;
-    if (!json_is_array(json)) return hr_builder__problem(b, "filters: expected a list");
+    if (!json_is_array(json)) return hr_flag_builder__problem(b, "filters: expected a list");
     hr_filter *made = hr_arena_calloc(b->arena, json_array_size(json), sizeof *made);
-    if (made == NULL) return hr_builder__no_room(b);
+    if (made == NULL) return hr_flag_builder__no_room(b);
     filters->filters = made;
     hr_status status = HR_OK;
     for (; filters->n < json_array_size(json) && status == HR_OK; filters->n++)

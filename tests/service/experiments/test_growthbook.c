@@ -163,7 +163,7 @@ static void check_condition(void **state) {
 typedef struct fixture {
     const json_t *context;
     hr_arena *arena;
-    hr_program *program;
+    hr_flag_program *program;
     hr_evaluation evaluation;
     hr_forced_variation forced[16];
     char *text;
@@ -171,14 +171,14 @@ typedef struct fixture {
 
 static void begin(fixture *f, const json_t *context, const char *feature, const json_t *experiment) {
     hr_error err = {.message = ""};
-    hr_program_source source = {.payload = context,
-                                .features = &feature,
-                                .n_features = feature != NULL,
-                                .experiment = experiment,
-                                .warn = ignore_warning,
-                                .memory_nbytes = ARENA_NBYTES};
+    hr_flag_program_source source = {.payload = context,
+                                     .features = &feature,
+                                     .n_features = feature != NULL,
+                                     .experiment = experiment,
+                                     .warn = ignore_warning,
+                                     .memory_nbytes = ARENA_NBYTES};
     *f = (fixture){.context = context, .arena = hr_arena_create(ARENA_NBYTES)};
-    if (hr_program_create(&source, &f->program, &err) != HR_OK) fail_msg("%s", err.message);
+    if (hr_flag_program_create(&source, &f->program, &err) != HR_OK) fail_msg("%s", err.message);
     const json_t *attributes = json_object_get(context, "attributes");
     hr_subject subject = {.forced = f->forced,
                           .disabled = json_is_false(json_object_get(context, "enabled")),
@@ -195,7 +195,7 @@ static void begin(fixture *f, const json_t *context, const char *feature, const 
 
 static void end(fixture *f) {
     assert_false(f->evaluation.scratch.failed);
-    hr_program_destroy(f->program);
+    hr_flag_program_destroy(f->program);
     hr_arena_destroy(f->arena);
     free(f->text);
 }
@@ -293,7 +293,7 @@ static void check_feature(void **state) {
     const char *name = json_string_value(json_array_get(c, 2));
     fixture f;
     begin(&f, context, name, NULL);
-    const hr_feature_result *result = hr_evaluate_feature(&f.evaluation, 0);
+    const hr_flag_result *result = hr_evaluate_flag(&f.evaluation, 0);
     json_t *found = json_object();
     set(found, "value", json_of(result->value->json, f.arena));
     set(found, "on", json_boolean(hr_js_truthy(result->value->json)));
