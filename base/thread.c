@@ -34,6 +34,13 @@ void hr_thread_give_way(void) {
     setpriority(PRIO_PROCESS, (id_t)gettid(), LEAST);
 }
 
+/* A third of the weight that the thread had: what wakes up for a moment need not wait for its turn. */
+void hr_thread_compute(void) {
+    enum { LESS = 5 };
+    int now = getpriority(PRIO_PROCESS, (id_t)gettid());
+    setpriority(PRIO_PROCESS, (id_t)gettid(), now + LESS);
+}
+
 /* The CPUs in the affinity mask. The kernel refuses a mask smaller than its own: grow until it fits. */
 static uint32_t affinity_count(void) {
     for (int n_cpus = 1024; n_cpus <= 1 << 20; n_cpus *= 2) {

@@ -16,6 +16,10 @@ hr_status hr_thread_start(pthread_t *thread, const char *name, void *(*run)(void
  * gets some hundredth of a busy one. Its reading of files comes last too. */
 void hr_thread_give_way(void);
 
+/* Makes the calling thread, for good, let others go first that have little to do: for threads that compute
+ * for long, beside those that answer. */
+void hr_thread_compute(void);
+
 /* The CPUs this process may run on (its affinity mask and cgroup quota), >= 1. */
 uint32_t hr_cpu_count(void);
 

@@ -194,6 +194,7 @@ static void forward(worker *w) {
 static void *worker_run(void *arg) {
     worker *w = arg;
     hr_scheduler *scheduler = w->pipeline->scheduler;
+    hr_thread_compute(); /* a refusal must not wait for a core that computes */
     while (hr_scheduler_take(scheduler, &w->batch)) {
         finish_ended(w);
         if (w->batch.n_parts == 0) continue;

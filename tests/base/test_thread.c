@@ -48,6 +48,22 @@ static void a_thread_that_gives_way_is_the_only_one(void **state) {
     assert_int_equal(getpriority(PRIO_PROCESS, (id_t)gettid()), before);
 }
 
+static void *compute(void *niceness) {
+    hr_thread_compute();
+    *(int *)niceness = getpriority(PRIO_PROCESS, (id_t)gettid());
+    return NULL;
+}
+
+static void a_thread_that_computes_lets_others_go_first(void **state) {
+    (void)state;
+    int before = getpriority(PRIO_PROCESS, (id_t)gettid()), niceness = 0;
+    pthread_t thread;
+    assert_int_equal(hr_thread_start(&thread, "computes", compute, &niceness, NULL), HR_OK);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(niceness, before + 5 < 19 ? before + 5 : 19);
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)gettid()), before);
+}
+
 static void the_cpu_count_follows_the_affinity_mask(void **state) {
     (void)state;
     cpu_set_t before, one;
@@ -73,6 +89,7 @@ int main(void) {
         cmocka_unit_test(a_thread_blocks_signals_and_leaves_its_maker_alone),
         cmocka_unit_test(the_cpu_count_follows_the_affinity_mask),
         cmocka_unit_test(a_thread_that_gives_way_is_the_only_one),
+        cmocka_unit_test(a_thread_that_computes_lets_others_go_first),
         cmocka_unit_test(the_clocks_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

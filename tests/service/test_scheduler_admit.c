@@ -187,7 +187,7 @@ static void a_call_that_would_wait_too_long_is_refused(void **state) {
     sched_close(&f);
 }
 
-/* Ten times what a call takes, and 200 ms for a burst, until one was refused. */
+/* Seven times what a call takes, and 200 ms for a burst, until one was refused. */
 static void the_automatic_bound_holds_once_it_was_reached(void **state) {
     (void)state;
     fixture f;
@@ -195,7 +195,7 @@ static void the_automatic_bound_holds_once_it_was_reached(void **state) {
     options.max_wait_ns = 0;
     sched_open(&f, &options);
     hr_service_time_add(&f.time, BATCH_ROWS, 10 * MS, 1);
-    assert_int_equal(fill_queue(&f, HR_CLASS_NORMAL), 31);
+    assert_int_equal(fill_queue(&f, HR_CLASS_NORMAL), 28);
     for (int i = 0; i < 20; i++) {
         take_one(&f);
         sched_expect_refused(&f, BATCH_ROWS, HR_CLASS_NORMAL, NEVER, HR_REFUSAL_WAIT);
@@ -215,7 +215,7 @@ static void a_worker_with_nothing_to_do_ends_the_overload(void **state) {
     options.max_wait_ns = 0;
     sched_open(&f, &options);
     hr_service_time_add(&f.time, BATCH_ROWS, 10 * MS, 1);
-    assert_int_equal(fill_queue(&f, HR_CLASS_NORMAL), 31);
+    assert_int_equal(fill_queue(&f, HR_CLASS_NORMAL), 28);
     while (sched_waiting_rows(&f) > 0) take_one(&f);
     pthread_barrier_t alone;
     pthread_barrier_init(&alone, NULL, 1);
@@ -228,7 +228,7 @@ static void a_worker_with_nothing_to_do_ends_the_overload(void **state) {
     pthread_barrier_destroy(&alone);
     memset(&f.time, 0, sizeof f.time);
     hr_service_time_add(&f.time, BATCH_ROWS, 10 * MS, 1);
-    assert_int_equal(fill_queue(&f, HR_CLASS_NORMAL), 31);
+    assert_int_equal(fill_queue(&f, HR_CLASS_NORMAL), 28);
     sched_compute_all(&f);
     sched_close(&f);
 }
