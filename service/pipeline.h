@@ -66,8 +66,9 @@ typedef struct hr_pipeline_options {
 hr_status hr_pipeline_create(const hr_pipeline_options *options, hr_repository *repository, hr_store *store,
                              hr_pipeline **pipeline, hr_error *err);
 
-/* Waits until every submitted call is done, then stops the workers. */
-void hr_pipeline_destroy(hr_pipeline *pipeline); /* NULL is allowed */
+/* Waits until every submitted call is done, then stops the workers. No other thread is in hr_pipeline_submit
+ * or hr_pipeline_cancel any more. NULL is allowed. */
+void hr_pipeline_destroy(hr_pipeline *pipeline);
 
 void hr_pipeline_submit(hr_pipeline *pipeline, hr_rank_call *call);
 

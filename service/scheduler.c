@@ -68,7 +68,7 @@ void hr_scheduler_count(hr_scheduler *s, hr_scheduler_counts *counts) {
 
 /* ---- A call's place; under the lock ---- */
 
-/* In the lock: a thread that is inside may be the last but the one that destroys. */
+/* In the lock: without it, the store's thread might find the scheduler gone. */
 static void wake_one(hr_scheduler *s) {
     if (s->n_waiting > 0) pthread_cond_signal(&s->work);
 }
@@ -121,7 +121,6 @@ static void enqueue(hr_scheduler *s, hr_scheduled *call) {
     if (lane->n_rows[call->class] == 0) lane->since_ns[call->class] = hr_clock_ns();
     lane->n_rows[call->class] += call->n_left;
     s->ready_rows[call->class] += call->n_left;
-    wake_one(s);
 }
 
 static void dequeue(hr_scheduler *s, hr_scheduled *call) {
@@ -195,7 +194,9 @@ hr_status hr_scheduler_admit(hr_scheduler *s, hr_scheduled *call, bool fetching,
                              hr_error *err) {
     pthread_mutex_lock(&s->lock);
     hr_verdict v = admit(s, call, fetching);
-    pthread_mutex_unlock(&s->lock); /* an admitted call may be gone now */
+    bool wake = v.status == HR_OK && !fetching && s->n_waiting > 0;
+    pthread_mutex_unlock(&s->lock);          /* an admitted call may be gone now */
+    if (wake) pthread_cond_signal(&s->work); /* who wakes finds the lock free */
     *refusal = v.refusal;
     if (v.status != HR_OK) hr_scheduler__explain(&v, err);
     return v.status;
@@ -209,8 +210,8 @@ void hr_scheduler_ready(hr_scheduler *s, hr_scheduled *call) {
         enqueue(s, call);
     } else { /* it was given up meanwhile */
         end_if_through(s, call, &s->ended);
-        wake_one(s);
     }
+    wake_one(s);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -220,6 +221,7 @@ void hr_scheduler_opened(hr_scheduler *s, hr_scheduled *call) {
     if (call->n_left > 0) {
         set_pending(s, call, false);
         enqueue(s, call);
+        wake_one(s);
     }
     pthread_mutex_unlock(&s->lock);
 }

@@ -105,7 +105,8 @@ typedef struct hr_scheduler_options {
 
 /* Errors: OUT_OF_MEMORY. */
 hr_status hr_scheduler_create(const hr_scheduler_options *options, hr_scheduler **scheduler, hr_error *err);
-void hr_scheduler_destroy(hr_scheduler *scheduler); /* no call is left, no worker inside; NULL is allowed */
+/* No call is left, no worker and no admission inside; NULL is allowed. */
+void hr_scheduler_destroy(hr_scheduler *scheduler);
 
 /* Takes the call in, ready at once or, where fetching, once hr_scheduler_ready says so. Errors, with *refusal
  * saying why (NONE: it is cancelled): UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED, CANCELLED,

@@ -252,7 +252,7 @@ static void a_large_call_is_computed_by_all_workers(void **state) {
     test_call *c = submit(pipeline, MAX_ITEMS, HR_CLASS_NORMAL, UINT64_MAX);
     expect_done(c, HR_OK);
     const Homerank__V1__Timing *timing = c->call.response->timing;
-    assert_true(timing->model_us > 0);
+    assert_true(timing->model_us > timing->total_us / 4); /* there was not much else to do */
     assert_true(timing->queue_us + timing->features_us + timing->model_us <= timing->total_us + 3);
     free_call(c);
     hr_pipeline_destroy(pipeline);
@@ -374,6 +374,18 @@ static void a_cancelled_call_frees_its_place_at_once(void **state) {
     assert_int_equal(atomic_load(&first->n_done), 1);
     free_call(first);
     sem_destroy(&gate);
+}
+
+static void a_cancel_that_comes_before_the_call_is_not_lost(void **state) {
+    hr_pipeline *pipeline = open_pipeline(*state, &DEFAULTS);
+    test_call *c = make_call(5, HR_CLASS_NORMAL, UINT64_MAX);
+    hr_pipeline_cancel(pipeline, &c->call);
+    hr_pipeline_submit(pipeline, &c->call);
+    end(c, HR_CANCELLED);
+    hr_pipeline_counts counts;
+    hr_pipeline_count(pipeline, &counts);
+    assert_int_equal(counts.cancelled, 1);
+    hr_pipeline_destroy(pipeline);
 }
 
 static void a_call_that_would_not_make_its_deadline_is_refused_at_once(void **state) {
@@ -516,6 +528,7 @@ int main(void) {
         cmocka_unit_test(scores_do_not_depend_on_how_a_call_is_cut),
         cmocka_unit_test(a_bad_item_fails_its_call_and_no_other),
         cmocka_unit_test(a_cancelled_call_frees_its_place_at_once),
+        cmocka_unit_test(a_cancel_that_comes_before_the_call_is_not_lost),
         cmocka_unit_test(a_call_that_would_not_make_its_deadline_is_refused_at_once),
         cmocka_unit_test(what_expires_in_the_queue_is_not_computed),
         cmocka_unit_test(a_call_that_would_wait_too_long_is_refused),

@@ -102,6 +102,24 @@ static void only_work_that_goes_first_counts_as_ahead(void **state) {
     sched_close(&f);
 }
 
+static void a_batch_that_runs_counts_as_ahead(void **state) {
+    (void)state;
+    fixture f;
+    hr_scheduler_options options = sched_defaults;
+    options.max_wait_ns = 100 * MS;
+    sched_open(&f, &options);
+    hr_service_time_add(&f.time, BATCH_ROWS, 10000 * MS, hr_clock_ns());
+    sched_add(&f, BATCH_ROWS, HR_CLASS_NORMAL, NEVER);
+    sched_take(&f); /* for 10 s, as far as is known */
+    sched_expect_refused(&f, 1, HR_CLASS_NORMAL, NEVER, HR_REFUSAL_WAIT);
+    sched_expect_refused(&f, 1, HR_CLASS_NORMAL, hr_clock_ns() + 8000 * MS, HR_REFUSAL_DEADLINE);
+    sched_compute(&f);
+    sched_free_ended(&f);
+    sched_add(&f, 1, HR_CLASS_NORMAL, NEVER);
+    sched_compute_all(&f);
+    sched_close(&f);
+}
+
 static void an_old_measurement_refuses_nobody(void **state) {
     (void)state;
     fixture f;
@@ -240,6 +258,7 @@ int main(void) {
         cmocka_unit_test(a_passed_deadline_is_refused),
         cmocka_unit_test(a_call_that_would_not_make_its_deadline_is_refused),
         cmocka_unit_test(only_work_that_goes_first_counts_as_ahead),
+        cmocka_unit_test(a_batch_that_runs_counts_as_ahead),
         cmocka_unit_test(an_old_measurement_refuses_nobody),
         cmocka_unit_test(an_expired_call_is_dropped_when_it_would_be_taken),
         cmocka_unit_test(an_expired_call_is_dropped_when_it_would_be_computed),
