@@ -102,13 +102,15 @@ static hr_redis_read keep_line(hr_redis_reader *r, const char *bytes, size_t nby
         size_t room = sizeof r->line - r->line_nbytes;
         memcpy(r->line + r->line_nbytes, bytes, nbytes < room ? nbytes : room);
     }
+    r->line_end[0] = nbytes > 1 ? bytes[nbytes - 2] : r->line_end[1];
+    r->line_end[1] = bytes[nbytes - 1];
     r->line_nbytes += nbytes;
     if (r->line_nbytes > HR_REDIS_MAX_LINE_NBYTES) return invalid(r, "a line's end", r->line, 24);
     return HR_REDIS_READ_ALL;
 }
 
 /* Reads a line, or as much of it as there is; *at goes behind it. A line that stands in one read whole is not
- * copied. Of a longer one than `line` holds the rest is passed over; its last byte tells the CR. */
+ * copied. Of a longer one than `line` holds the rest is passed over. */
 static hr_redis_read read_line(hr_redis_reader *r, const char **at, const char *end) {
     const char *begin = *at, *newline = begin;
     while (newline < end && *newline != '\n') newline++;
@@ -118,9 +120,9 @@ static hr_redis_read read_line(hr_redis_reader *r, const char **at, const char *
         if (read != HR_REDIS_READ_ALL || newline == end) return read;
         size_t nbytes = r->line_nbytes;
         r->line_nbytes = 0;
-        if (nbytes > sizeof r->line) return line_read(r, r->line, sizeof r->line - 1);
-        if (nbytes < 2 || r->line[nbytes - 2] != '\r') return invalid(r, "CR LF", r->line, nbytes);
-        return line_read(r, r->line, nbytes - 2);
+        if (nbytes < 2 || r->line_end[0] != '\r') return invalid(r, "CR LF", r->line, nbytes);
+        nbytes -= 2;
+        return line_read(r, r->line, nbytes < sizeof r->line ? nbytes : sizeof r->line - 1);
     }
     size_t nbytes = (size_t)(newline - begin);
     if (nbytes < 1 || newline[-1] != '\r') return invalid(r, "CR LF", begin, nbytes + 1);

@@ -60,6 +60,7 @@ typedef struct hr_redis_reader {
     enum { HR_REDIS_IN_LINE, HR_REDIS_IN_TEXT, HR_REDIS_AFTER_TEXT } state;
     char line[HR_REDIS_LINE_SIZE]; /* the beginning of a line that a read has cut */
     size_t line_nbytes;            /* of the whole line so far */
+    char line_end[2];              /* its last two bytes */
     size_t text_offset, text_total;
     uint32_t n_after; /* bytes of the text's CR LF seen */
     uint32_t depth;

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Writes the hand-made seeds of the corpora rank_request and json_lines beside this file."""
+"""Writes the hand-made seeds of the corpora rank_request, json_lines and redis_reply beside this file."""
 import pathlib
 import struct
 
@@ -97,8 +97,47 @@ JSON_LINES = {
 }
 
 
+
+
+def resp(value):
+    """A reply of the Redis protocol: lists, texts, integers and None."""
+    if value is None:
+        return b"$-1\r\n"
+    if isinstance(value, int):
+        return b":%d\r\n" % value
+    if isinstance(value, list):
+        return b"*%d\r\n" % len(value) + b"".join(map(resp, value))
+    return b"$%d\r\n%s\r\n" % (len(value.encode()), value.encode())
+
+
+def shard(slots, *nodes):
+    return ["slots", slots, "nodes", [
+        ["id", "f" * 8, "port", port, "ip", "10.0.0.1", "endpoint", endpoint, "role", role,
+         "replication-offset", 7, "health", health] for port, endpoint, role, health in nodes]]
+
+
+REDIS_REPLY = {
+    "shards": b"\x05" + resp([
+        shard([0, 5460, 16383, 16383], (7000, "10.0.0.1", "master", "online"), (7003, None, "replica", "online")),
+        shard([5461, 10922], (7001, "", "master", "fail"), (7004, "h", "master", "online")),
+        shard([], (7002, "?", "master", "online"))]),
+    "slots": b"\x03" + resp([[0, 99, ["10.0.0.1", 7000, "id", []], ["10.0.0.2", 7003, "id"]], [100, 199, [None, 7001]],
+                            [200, 200, ["10.0.0.1", 7000]]]),
+    "overlap": b"\x00" + resp([[0, 99, ["h", 1]], [99, 100, ["h", 2]]]),
+    "records": b"\x07" + resp(["user", None, "", "x" * 300]) + resp("bulk") + resp(None) + b"*-1\r\n*0\r\n",
+    "lines": b"\x02+OK\r\n-MOVED 3999 127.0.0.1:6381\r\n-ASK 16383 [::1]:1\r\n-MOVED 1 :7\r\n+" + b"y" * 300
+             + b"\r\n:-9223372036854775808\r\n",
+    "messages": b"\x04" + resp(["message", "__redis__:invalidate", ["hr:item:1", "hr:user:2"]]) + resp(["message", "c", None]),
+    "deep": b"\x01" + b"*1\r\n" * 9 + b":1\r\n",
+    "lengths": b"\x01*2147483647\r\n$536870913\r\n",
+    "huge_text": b"\x01$536870912\r\nx",
+    "numbers": b"\x01:+1\r\n:01\r\n:-0\r\n$-2\r\n",
+    "newlines": b"\x02$2\r\n\r\n\r\n+a\nb\r\n$1\r\nab\r\n",
+}
+
+
 def main():
-    for corpus, seeds in (("rank_request", RANK_REQUEST), ("json_lines", JSON_LINES)):
+    for corpus, seeds in (("rank_request", RANK_REQUEST), ("json_lines", JSON_LINES), ("redis_reply", REDIS_REPLY)):
         folder = CORPUS / corpus
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in seeds.items():
