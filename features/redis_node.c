@@ -12,18 +12,30 @@ enum {
     LANE_RECORDS = 4096,         /* under way on a connection: a few milliseconds' work of a server */
     LANE_NBYTES = 8 << 20,       /* of their answers */
     WAITING_RECORDS = 256 << 10, /* of a node; past it reads are refused */
-    MAX_UNSENT_NBYTES = 64 << 20
+    MAX_UNSENT_NBYTES = 64 << 20,
+    SAY_AGAIN_NS = 1000000000
 };
 
 /* --- the server's state, as the log tells it -------------------------------------------------------------
  */
 
+/* Down for another reason than was said: worth a line, but not many. */
+static bool is_worth_saying(const hr_redis_node *node, const char *reason) {
+    return strcmp(node->said, reason) != 0 && hr_clock_ns() - node->said_ns >= SAY_AGAIN_NS;
+}
+
 static void set_health(hr_redis_node *node, int now, const char *reason) {
     int before = node->health;
-    if (before == now || (before == HR_NODE_DOWN && now == HR_NODE_REFUSING)) return;
+    if (before == HR_NODE_DOWN && now == HR_NODE_REFUSING) return;
+    const bool again = now == before && now == HR_NODE_DOWN && is_worth_saying(node, reason);
+    if (now == before && !again) return;
     node->health = now;
+    node->said_ns = hr_clock_ns();
+    snprintf(node->said, sizeof node->said, "%s", reason);
     const hr_log_field server = HR_LOG_STR("server", node->label);
-    if (now == HR_NODE_DOWN)
+    if (again)
+        hr_log(HR_LOG_WARN, "redis still cannot be reached", server, HR_LOG_STR("reason", reason));
+    else if (now == HR_NODE_DOWN)
         hr_log(HR_LOG_WARN, before == HR_NODE_UNKNOWN ? "redis cannot be reached" : "redis connection lost",
                server, HR_LOG_STR("reason", reason));
     else if (now == HR_NODE_REFUSING)

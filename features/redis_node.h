@@ -67,6 +67,8 @@ struct hr_redis_node {
     bool probe_sent;
     double record_nbytes; /* of an answer, on the average */
     char failure[160];    /* the last, printable */
+    char said[160];       /* by the log, of why it is down */
+    uint64_t said_ns;
     enum { HR_NODE_UNKNOWN, HR_NODE_UP, HR_NODE_DOWN, HR_NODE_REFUSING } health; /* as the log tells it */
     /* Whoever routes reads may use these. */
     size_t shard;

@@ -89,14 +89,18 @@ def poll_until(condition, what, timeout=DEADLINE_S):
         time.sleep(0.005)
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Redis:
     """A redis-server on a free loopback port; kill and start keep the port, and lose the data."""
 
     def __init__(self, folder):
         self.folder, self.process = folder, None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.start()
 
     def uri(self, layout="packed", prefix="hr"):
@@ -105,9 +109,10 @@ class Redis:
     def connect(self):
         return redis.Redis(host="127.0.0.1", port=self.port)
 
-    def start(self):
+    def start(self, *options):
         self.process = spawn(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-                              "--appendonly", "no", "--dir", self.folder], stdout=subprocess.DEVNULL)
+                              "--appendonly", "no", "--enable-debug-command", "yes", "--dir", self.folder, *options],
+                             stdout=subprocess.DEVNULL)
         try:
             poll_until(self._answers, "redis-server on port %d" % self.port)
         except BaseException:
@@ -120,6 +125,8 @@ class Redis:
         try:
             with self.connect() as connection:
                 return connection.ping()
+        except redis.exceptions.BusyLoadingError:
+            return True
         except redis.exceptions.ConnectionError:
             return False
 

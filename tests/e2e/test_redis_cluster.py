@@ -1,0 +1,145 @@
+"""Ranking with features from a Redis Cluster: the scores of a single server, while slots move and masters die."""
+
+import json
+import subprocess
+import tempfile
+import threading
+import time
+
+import harness
+from harness import homerank
+from redis_cluster import RedisCluster
+
+import random_models
+from homerank_eval import Model, read_store
+
+import compare
+
+
+class Load:
+    """Threads that send one request over and over; every outcome, and when it came."""
+
+    def __init__(self, server, request, n_threads=3):
+        self.outcomes, self._stopping, self._changed = [], threading.Event(), threading.Condition()
+        self._threads = [threading.Thread(target=self._work, args=(server, request)) for _ in range(n_threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self, server, request):
+        with server.connect() as client:
+            while not self._stopping.is_set():
+                try:
+                    outcome = client.rank_request(request, timeout=harness.DEADLINE_S)
+                except homerank.RankError as error:
+                    outcome = error
+                with self._changed:
+                    self.outcomes.append((time.monotonic(), outcome))
+                    self._changed.notify_all()
+
+    def wait_for(self, n_more):
+        with self._changed:
+            n = len(self.outcomes) + n_more
+            if not self._changed.wait_for(lambda: len(self.outcomes) >= n, harness.DEADLINE_S):
+                raise AssertionError("calls stand still")
+
+    def stop(self):
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        return self.outcomes
+
+
+def is_whole(answer):
+    return answer.features.user_found and answer.features.items_missing == 0 and not answer.warnings
+
+
+class Cluster(harness.Case):
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory(prefix="homerank-e2e-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.models = folder.name
+        cls.paths = random_models.generate(folder.name, "home2", 1)
+        cls.model, cls.store = Model(cls.paths["model"]), read_store(cls.paths["records"])
+        cls.line = {"request_id": "r", "user_id": "1", "context": {}, "item_ids": list(cls.store["item"])[:40]}
+        cls.request = harness.request_of_json(cls.line)
+        cls.single = harness.Redis(folder.name)
+        cls.addClassCleanup(cls.single.close)
+        subprocess.run([harness.binary(), "features", "load", "--store", cls.single.uri(), "--in", cls.paths["records"]],
+                       check=True, stderr=subprocess.DEVNULL)
+        cls.cluster = RedisCluster(folder.name)
+        cls.addClassCleanup(cls.cluster.close)
+        with cls.single.connect() as connection:
+            cls.cluster.set_all({key: connection.get(key) for key in connection.keys()})
+
+    def serve(self, uri):
+        return self.start_server("--models", self.models, "--store", uri)
+
+    def check(self, answer, store):
+        compare.Expected(self.model, self.line, store, "f32").check(harness.answer_as_json(answer))
+
+    def test_scores_are_those_of_a_single_server(self):
+        requests = [harness.request_of_json(line) for line in self.read_requests()]
+        one, many = self.serve(self.single.uri()), self.serve(self.cluster.uri())
+        replicas = self.serve(self.cluster.uri("read=replica", "hedge=on"))
+        with one.connect() as a, many.connect() as b, replicas.connect() as c:
+            for request in requests:
+                expected = harness.answer_as_json(a.rank_request(request))
+                self.assertEqual(harness.answer_as_json(b.rank_request(request)), expected)
+                self.assertEqual(harness.answer_as_json(c.rank_request(request)), expected)
+            answer = b.rank_request(self.request)
+            self.assertTrue(is_whole(answer))
+            self.check(answer, self.store)
+
+    def read_requests(self):
+        with open(self.paths["requests"], encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def test_a_slot_that_moves_there_and_back_under_load_is_not_noticed(self):
+        server = self.serve(self.cluster.uri())
+        load = Load(server, self.request)
+        self.addCleanup(load.stop)
+        load.wait_for(20)
+        for item in self.line["item_ids"][:3]:
+            key = "hr:item:" + item
+            source = self.cluster.master_of(key)
+            target = next(m for m in self.cluster.masters().values() if m != source)
+            self.cluster.move_slot_of(key, target)
+            load.wait_for(20)
+            self.cluster.move_slot_of(key, source)
+            load.wait_for(20)
+        for _, outcome in load.stop():
+            self.assertIsInstance(outcome, homerank.Answer, outcome)
+            self.assertTrue(is_whole(outcome), outcome.warnings)
+        self.assertEqual(server.terminate(), 0)
+
+    def test_a_killed_master_degrades_answers_until_two_seconds_after_the_election_at_most(self):
+        server = self.serve(self.cluster.uri())
+        key = "hr:item:" + self.line["item_ids"][0]
+        load = Load(server, self.request)
+        self.addCleanup(load.stop)
+        load.wait_for(50)
+        master = self.cluster.master_of(key)
+        killed = time.monotonic()
+        self.cluster.kill(master)
+        self.cluster.wait_until_agreed(key, lambda now: now != master)
+        elected = time.monotonic()
+        harness.poll_until(lambda: time.monotonic() > elected + 2.2, "two seconds of service")
+        load.wait_for(20)
+        outcomes = load.stop()
+        self.cluster.start(master)
+        self.cluster.wait_until_well()
+        for when, outcome in outcomes:
+            self.assertIsInstance(outcome, homerank.Answer, outcome)
+            if not is_whole(outcome):
+                self.assertTrue(killed < when < elected + 2, "%.2f s after the election" % (when - elected))
+                self.assertNotEqual(outcome.features.store_error, "")
+                self.assertEqual(len(outcome.warnings), 1)
+        self.assertTrue(any(not is_whole(outcome) for _, outcome in outcomes))
+        self.check(outcomes[-1][1], self.store)
+        self.assertEqual(server.terminate(), 0)
+
+
+if __name__ == "__main__":
+    harness.main()
