@@ -114,7 +114,6 @@ void hr_pipeline_submit(hr_pipeline *pipeline, hr_rank_call *call) {
     call->experiments_version = "";
     call->shadow_model = NULL;
     call->error.code = HR_OK;
-    call->scheduled = NULL;
     atomic_fetch_add(&pipeline->submitted, 1);
     hr_status status = hr_call_prepare(&pipeline->options, pipeline->repository, call, &state, &call->error);
     if (status == HR_OK) {
@@ -244,12 +243,18 @@ static hr_status check_options(const hr_pipeline_options *options, hr_error *err
                         options->max_items, options->max_queued_items);
 }
 
+static void set_defaults(hr_pipeline_options *options) {
+    if (options->max_batch_rows == 0) options->max_batch_rows = HR_DEFAULT_BATCH_ROWS;
+    if (options->split_rows == 0) options->split_rows = HR_DEFAULT_SPLIT_ROWS;
+    if (options->split_rows > options->max_batch_rows) options->split_rows = options->max_batch_rows;
+}
+
 static hr_status start(hr_pipeline *pipeline, hr_error *err) {
     const hr_pipeline_options *options = &pipeline->options;
     const hr_scheduler_options scheduler = {
         .n_workers = options->n_workers,
         .max_batch_rows = options->max_batch_rows,
-        .split_rows = HR_SPLIT_ROWS < options->max_batch_rows ? HR_SPLIT_ROWS : options->max_batch_rows,
+        .split_rows = options->split_rows,
         .max_delay_ns = (uint64_t)options->max_queue_delay_us * 1000,
         .max_calls = options->max_queued_calls,
         .max_rows = options->max_queued_items,
@@ -274,7 +279,7 @@ hr_status hr_pipeline_create(const hr_pipeline_options *options, hr_repository *
     hr_pipeline *pipeline = calloc(1, sizeof *pipeline);
     if (pipeline == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "pipeline");
     pipeline->options = *options;
-    if (pipeline->options.max_batch_rows == 0) pipeline->options.max_batch_rows = HR_DEFAULT_BATCH_ROWS;
+    set_defaults(&pipeline->options);
     pipeline->repository = repository;
     pipeline->store = store;
     status = start(pipeline, err);

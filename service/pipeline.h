@@ -23,6 +23,7 @@
 
 typedef struct hr_pipeline hr_pipeline;
 
+/* All zero before it is filled in. */
 typedef struct hr_rank_call hr_rank_call;
 struct hr_rank_call {
     /* In; the caller's, unchanged until done. */
@@ -46,7 +47,7 @@ struct hr_rank_call {
 };
 
 /* The CPU's largest block, and the smallest whose speed is near it: see kernels/onednn/onednn.c. */
-enum { HR_DEFAULT_BATCH_ROWS = 128, HR_SPLIT_ROWS = 32 };
+enum { HR_DEFAULT_BATCH_ROWS = 128, HR_DEFAULT_SPLIT_ROWS = 32 };
 
 typedef struct hr_pipeline_options {
     uint32_t n_workers;        /* = hr_model_options.n_workers of the repository */
@@ -56,6 +57,7 @@ typedef struct hr_pipeline_options {
     uint64_t max_queued_items; /* items of those calls together */
     uint64_t max_queue_ns;     /* a call that would wait longer is refused; 0: automatic, UINT64_MAX: none */
     uint32_t max_batch_rows;   /* of a forward pass; 0: HR_DEFAULT_BATCH_ROWS */
+    uint32_t split_rows; /* idle workers share what is there in parts of no less; 0: HR_DEFAULT_SPLIT_ROWS */
     uint32_t max_queue_delay_us;          /* a free worker waits as long for a batch to fill */
     bool strict_features;                 /* a store that cannot answer is UNAVAILABLE for every call */
     const hr_pipeline_observer *observer; /* borrowed; NULL: nobody is told */
