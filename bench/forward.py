@@ -1,4 +1,4 @@
-"""bench/run forward: the CPU forward pass of workload `base` beside PyTorch and beside the products alone.
+"""bench/run forward: the CPU forward pass of workload `base` beside PyTorch, ONNX Runtime and the products alone.
 
 Everything runs on one thread of one core, in turn: each round measures every program once, and the figures are the
 medians of the rounds. Times are the measuring process's own CPU time, so that other work on the machine disturbs
@@ -17,6 +17,7 @@ import numpy as np
 
 import results
 import workload
+from peers import scratch
 
 HERE = Path(__file__).resolve().parent
 SIZES = [1, 16, 64, 256, 512, 1024, 4096, 8192]
@@ -97,18 +98,18 @@ def limit_ns(core, binaries, precision, shapes, milliseconds):
     return sum(float(line.split()[0]) * times for line, (_, _, times) in zip(lines, shapes))
 
 
-def check_agreement(ours, peer, folder, kinds):
-    """The peer computes the same function: largest difference of the logits of 64 rows."""
+def check_agreement(ours, peers, folder):
+    """The peers compute the same function: largest difference of the logits of 64 rows, by kind."""
     v, found, want = folder / "v", folder / "ours", folder / "peer"
     ours.ask(f"vectors 64 {v}")
     ours.ask(f"logits f32 64 {found}")
     out = {}
-    for kind in kinds:
+    for kind, peer in peers.items():
         peer.ask(f"logits {kind} 64 {v} {want}")
         a, b = np.fromfile(found, np.float32), np.fromfile(want, np.float32)
         out[kind] = float(np.max(np.abs(a - b) / np.maximum(1, np.abs(b))))
         if a.shape != b.shape or not out[kind] <= (5e-2 if kind == "bf16" else 1e-4):
-            sys.exit(f"bench: logits differ from PyTorch's ({kind}) by {out[kind]:.2g}")
+            sys.exit(f"bench: logits differ from the peer's ({kind}) by {out[kind]:.2g}")
     return out
 
 
@@ -117,7 +118,16 @@ def has_bf16():
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def measure(args, ours, peer, kinds, shapes):
+def onnx_runtime(args, torch_peer, folder):
+    """ONNX Runtime on the same network, or (None, why not)."""
+    interpreter, why = scratch.python_with("onnxruntime")
+    if interpreter is None:
+        return None, why
+    width = torch_peer.ask(f"export {folder / 'base.onnx'}")
+    return Program(args.core, interpreter, HERE / "peers" / "onnx_forward.py", folder / "base.onnx", width), ""
+
+
+def measure(args, ours, peers, shapes):
     """{(column, B): [items per CPU second, a round each]}, and the limits' {precision: [...]}."""
     speed, limits = {}, {}
     for done in range(args.rounds):
@@ -129,80 +139,110 @@ def measure(args, ours, peer, kinds, shapes):
             for precision in ("f32", "bf16"):
                 ns = int(ours.ask(f"run {precision} {n_rows} {args.milliseconds}"))
                 speed.setdefault(("ours " + precision, n_rows), []).append(n_rows * 1e9 / ns)
-            for kind in kinds:
+            for kind, peer in peers.items():
                 ns = int(peer.ask(f"run {kind} {n_rows} {args.milliseconds}"))
                 speed.setdefault((kind, n_rows), []).append(n_rows * 1e9 / ns)
         print(f"round {done + 1} of {args.rounds}", file=sys.stderr)
     return speed, limits
 
 
-def table(args, speed, kinds):
-    median = {key: statistics.median(values) for key, values in speed.items()}
-    peers = [k for k in kinds if k != "bf16"]
-    head = ["B", "ours f32", "ours bf16", *[f"PyTorch {k}" for k in kinds], "f32 / best PyTorch f32"]
-    head += ["bf16 / PyTorch bf16", "bf16 / f32"] if "bf16" in kinds else ["bf16 / f32"]
+def table(args, median, kinds):
+    """The lines of all figures; the best f32 peer of PyTorch's stands for PyTorch."""
+    torch = [k for k in kinds if k not in ("bf16", "onnx")]
+    head = ["B", "ours f32", "ours bf16", *["ONNX Runtime" if k == "onnx" else f"PyTorch {k}" for k in kinds],
+            "f32 / best PyTorch f32", *(["f32 / ONNX Runtime"] if "onnx" in kinds else []),
+            *(["bf16 / PyTorch bf16"] if "bf16" in kinds else []), "bf16 / f32"]
     rows = []
     for n in args.sizes:
-        row = [n, *[f"{median[c, n]:,.0f}" for c in ("ours f32", "ours bf16", *kinds)]]
-        row.append(f"{median['ours f32', n] / max(median[k, n] for k in peers):.2f}")
-        if "bf16" in kinds:
-            row.append(f"{median['ours bf16', n] / median['bf16', n]:.2f}")
-        rows.append([*row, f"{median['ours bf16', n] / median['ours f32', n]:.2f}"])
-    return results.table(head, rows), median
+        ratios = [median["ours f32", n] / max(median[k, n] for k in torch)]
+        ratios += [median["ours f32", n] / median["onnx", n]] if "onnx" in kinds else []
+        ratios += [median["ours bf16", n] / median["bf16", n]] if "bf16" in kinds else []
+        ratios.append(median["ours bf16", n] / median["ours f32", n])
+        rows.append([n, *[f"{median[c, n]:,.0f}" for c in ("ours f32", "ours bf16", *kinds)],
+                     *[f"{r:.2f}" for r in ratios]])
+    return results.table(head, rows)
+
+
+def limit_table(limits, median, shapes, n):
+    rows = []
+    for precision in ("f32", "bf16"):
+        ours = median["ours " + precision, n]
+        if precision in limits:
+            limit = statistics.median(limits[precision])
+            rows.append([precision, f"{ours:,.0f}", f"{limit:,.0f}", f"{limit * flops(shapes) / 1e9:,.0f}",
+                         f"{ours / limit:.1%}"])
+        else:
+            rows.append([precision, f"{ours:,.0f}", "none on this CPU", "", ""])
+    return results.table(["precision", "ours, items/s", "limit, items/s", "limit, GFLOP/s", "ours / limit"], rows)
+
+
+def goals(limits, median, kinds, n):
+    """What BENCH asks for, and what came of it."""
+    torch = [k for k in kinds if k not in ("bf16", "onnx")]
+
+    def row(what, ratio, goal):
+        return [what, "not measured" if ratio is None else f"{ratio:.2f}", f"≥ {goal}",
+                "skipped" if ratio is None else "met" if ratio >= goal else "MISSED"]
+
+    def limit(precision):
+        return median["ours " + precision, n] / statistics.median(limits[precision]) if precision in limits else None
+
+    def best(size):
+        return median["ours f32", size] / max(median[k, size] for k in torch)
+
+    return results.table(["", "ratio", "goal", ""], [
+        row(f"f32 / PyTorch f32, B = {n}", best(n), 1.4), row("f32 / PyTorch f32, B = 1", best(1), 2),
+        row(f"f32 / ONNX Runtime, B = {n}", median["ours f32", n] / median["onnx", n] if "onnx" in kinds else None, 1.3),
+        row(f"f32 / limit, B = {n}", limit("f32"), 0.8), row(f"bf16 / limit, B = {n}", limit("bf16"), 0.8)])
 
 
 def report(args, speed, limits, kinds, shapes, engines, agreement):
-    text, median = table(args, speed, kinds)
+    median = {key: statistics.median(values) for key, values in speed.items()}
     out = [f"Workload `base`, {flops(shapes) / 1e6:.1f} MFLOP an item in matrix products; every 512 items are a "
            f"request. Items per second of CPU time, one thread, medians of {args.rounds} rounds in turn.", "",
            *[f"- {line}" for line in engines],
-           "- ours starts from encoded rows and looks embeddings up; PyTorch starts from the feature vector",
-           "- largest difference of logits from PyTorch's: "
+           "- ours starts from encoded rows and looks embeddings up; the peers start from the feature vector",
+           "- largest difference of logits from the peers': "
            + ", ".join(f"{k} {d:.1g}" for k, d in agreement.items())]
     if "bf16" not in kinds:
         out.append("- PyTorch bf16: skipped, this CPU has neither AVX512-bf16 nor AMX; ours then multiplies in f32")
-    out += ["", *text, ""]
     biggest = 512 if 512 in args.sizes else args.sizes[-1]
-    rows = []
-    for precision, ours in (("f32", "ours f32"), ("bf16", "ours bf16")):
-        if precision in limits:
-            limit = statistics.median(limits[precision])
-            rows.append([precision, f"{median[ours, biggest]:,.0f}", f"{limit:,.0f}",
-                         f"{limit * flops(shapes) / 1e9:,.0f}", f"{median[ours, biggest] / limit:.1%}"])
-        else:
-            rows.append([precision, f"{median[ours, biggest]:,.0f}", "none on this CPU", "", ""])
-    out += [f"The limit, the same products alone in oneDNN (best primitive and rows for each shape), B = {biggest}:",
-            "", *results.table(["precision", "ours, items/s", "limit, items/s", "limit, GFLOP/s", "ours / limit"], rows)]
-    return out
+    return [*out, "", *table(args, median, kinds), "",
+            f"The limit, the same products alone in oneDNN (best primitive and rows for each shape), B = {biggest}:",
+            "", *limit_table(limits, median, shapes, biggest), "", "Goals:", "", *goals(limits, median, kinds, biggest)]
 
 
 def main():
     parser = argparse.ArgumentParser(prog="bench/run forward")
     parser.add_argument("--quick", action="store_true", help="three batch sizes, short runs; writes no results")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--milliseconds", type=int, default=0, help="of one measurement (default 1000, quick 200)")
+    parser.add_argument("--milliseconds", type=int, default=0, help="of one measurement (default 500, quick 200)")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--binaries", type=Path, required=True, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.sizes = QUICK_SIZES if args.quick else SIZES
-    args.milliseconds = args.milliseconds or (200 if args.quick else 1000)
+    args.milliseconds = args.milliseconds or (200 if args.quick else 500)
     load_before = os.getloadavg()
 
-    with tempfile.TemporaryDirectory(prefix="homerank-bench-") as scratch:
-        folder = Path(scratch)
+    with tempfile.TemporaryDirectory(prefix="homerank-bench-") as made:
+        folder = Path(made)
         workload.write("base", folder / "base")
         ours = Program(args.core, args.binaries / "forward", folder / "base")
-        peer = Program(args.core, PYTHON, HERE / "torch_forward.py", folder / "base")
-        kinds = ["eager", "traced", "optimized", *(["bf16"] if has_bf16() else [])]
+        torch = Program(args.core, PYTHON, HERE / "torch_forward.py", folder / "base")
+        peers = {kind: torch for kind in ("eager", "traced", "optimized", *(["bf16"] if has_bf16() else []))}
         engines = [f"ours: {ours.ask(f'engine {p}')}" for p in ("f32", "bf16")]
-        engines.append(f"PyTorch {peer.ask('engine eager')}: eager, traced + frozen, "
+        engines.append(f"PyTorch {torch.ask('engine eager')}: eager, traced + frozen, "
                        "optimized (traced + frozen + optimize_for_inference)")
-        agreement = check_agreement(ours, peer, folder, kinds)
+        onnx, why = onnx_runtime(args, torch, folder)
+        engines.append(f"ONNX Runtime {onnx.ask('engine onnx')}" if onnx else f"ONNX Runtime: skipped, {why}")
+        if onnx:
+            peers["onnx"] = onnx
+        agreement = check_agreement(ours, peers, folder)
         shapes = products(workload.config("base"))
-        speed, limits = measure(args, ours, peer, kinds, shapes)
-        ours.close()
-        peer.close()
-    out = report(args, speed, limits, kinds, shapes, engines, agreement)
+        speed, limits = measure(args, ours, peers, shapes)
+        for program in {ours, torch, onnx} - {None}:
+            program.close()
+    out = report(args, speed, limits, list(peers), shapes, engines, agreement)
     print("\n".join(out))
     if not args.quick:
         options = [a for i, a in enumerate(sys.argv[1:]) if "--binaries" not in (a, sys.argv[i])]

@@ -7,6 +7,7 @@ reads commands, a line each, and answers each with a line:
     engine KIND                 prepares it; answers PyTorch's version
     run KIND B MILLISECONDS     the median CPU nanoseconds of one forward pass of B rows
     logits KIND B IN OUT        reads v (B, D) from IN, writes the logits (B, T) to OUT, both f32
+    export FILE                 writes the network as ONNX; answers D
 
 KIND: eager, traced (traced and frozen), optimized (traced, frozen and optimize_for_inference), bf16 (traced under
 bf16 autocast). One thread. It starts from the feature vector v: looking up embeddings is on our side only.
@@ -181,6 +182,10 @@ class Peer:
             samples.append(time.process_time_ns() - start)
         return sorted(samples)[len(samples) // 2]
 
+    def export(self, path):
+        torch.onnx.export(self.network, torch.zeros(64, self.width), path, input_names=["v"], output_names=["logits"],
+                          dynamic_axes={"v": {0: "rows"}, "logits": {0: "rows"}}, opset_version=13)
+
     def logits(self, name, n_rows, path_in, path_out):
         v = torch.from_numpy(np.fromfile(path_in, dtype=np.float32).reshape(n_rows, self.width))
         self.forward(name, v).float().numpy().tofile(path_out)
@@ -199,6 +204,9 @@ def main():
             answer = torch.__version__
         elif verb == "run":
             answer = str(peer.run(args[0], int(args[1]), int(args[2])))
+        elif verb == "export":
+            peer.export(args[0])
+            answer = str(peer.width)
         elif verb == "logits":
             peer.logits(args[0], int(args[1]), args[2], args[3])
         else:
