@@ -36,8 +36,12 @@ typedef struct hr_backend_i {
     const char *name; /* as on the command line */
     /* (optional; default: yes) Whether this machine can run it; else err says why. */
     hr_status (*available)(hr_error *err);
-    /* Prepares the plan; *context is the backend's own. UNIMPLEMENTED where it has no such precision. */
-    hr_status (*engine_create)(const hr_plan *plan, hr_precision precision, void **context, hr_error *err);
+    /* (optional; default: no) Whether forward's DEVICE errors are to be expected: see hr_engine_create. */
+    bool may_fail;
+    /* Prepares the plan; *context is the backend's own. UNIMPLEMENTED where it has no such precision.
+     * devices: as hr_engine_create_on; NULL where nobody said; of no concern to CPU backends. */
+    hr_status (*engine_create)(const hr_plan *plan, hr_precision precision, const char *devices,
+                               void **context, hr_error *err);
     void (*engine_destroy)(void *context);
     hr_status (*worker_create)(void *context, void **worker, hr_error *err);
     void (*worker_destroy)(void *worker);
@@ -52,12 +56,21 @@ typedef struct hr_backend_i {
 typedef struct hr_engine hr_engine;
 typedef struct hr_worker hr_worker;
 
-/* name: "reference", "onednn", "cuda" or "auto" (the fastest that this build has and this machine can run).
+/* name: "reference", "onednn", "cuda" or "auto" (the fastest that this build has and this machine can run; a
+ * log line says why where that is not the GPU of a build that has the cuda backend).
  * The plan is borrowed and must outlive the engine. Allocates all that is shared.
- * Errors: INVALID_ARGUMENT (unknown name; a plan the backend cannot hold), UNAVAILABLE (not in this build or
- * not on this machine, with the reason), OUT_OF_MEMORY, DEVICE. */
+ * A GPU may fail while it serves. So beside it the same plan is prepared for the CPU (the network's weights
+ * once more, in host memory): a batch that fails on the device is run there, and so are those that follow
+ * until the device answers again (failover.h). Errors: INVALID_ARGUMENT (unknown name; a plan the backend
+ * cannot hold), UNAVAILABLE (not in this build or not on this machine, with the reason), OUT_OF_MEMORY,
+ * DEVICE. */
 hr_status hr_engine_create(const char *name, hr_precision precision, const hr_plan *plan, hr_engine **engine,
                            hr_error *err);
+
+/* On the devices listed, "0,1": a replica of the engine on each, workers dealt to them in turn. NULL: the
+ * first. CPU backends have no devices: INVALID_ARGUMENT where some are listed. */
+hr_status hr_engine_create_on(const char *name, const char *devices, hr_precision precision,
+                              const hr_plan *plan, hr_engine **engine, hr_error *err);
 void hr_engine_destroy(hr_engine *engine); /* after its workers; NULL is allowed */
 
 /* The backend's name, and one line on how it runs, e.g. "onednn 2.6.3 bf16, amx, blocks of 8, 16, 64". */
@@ -65,12 +78,16 @@ const char *hr_engine_backend(const hr_engine *engine);
 hr_precision hr_engine_precision(const hr_engine *engine);
 void hr_engine_describe(const hr_engine *engine, char *text, size_t size);
 
+/* Whether its device failed and batches run on the CPU. Any thread. */
+bool hr_engine_is_degraded(const hr_engine *engine);
+
 /* Allocates everything that forward needs. */
 hr_status hr_worker_create(hr_engine *engine, hr_worker **worker, hr_error *err);
 void hr_worker_destroy(hr_worker *worker); /* NULL is allowed */
 
 /* Writes every slice's logits. Any number of rows; blocking; allocates nothing.
- * Errors: DEVICE, and then the logits are undefined. */
+ * Errors: DEVICE, and then the logits are undefined. A device that fails is no error: the CPU takes its
+ * place. */
 hr_status hr_forward(hr_worker *worker, const hr_slice *slices, size_t n_slices, hr_error *err);
 
 /* hr_forward, observed: for looking into a model, not for serving it. The observer is borrowed for the call.
@@ -78,7 +95,7 @@ hr_status hr_forward(hr_worker *worker, const hr_slice *slices, size_t n_slices,
 hr_status hr_observe(hr_worker *worker, const hr_slice *slices, size_t n_slices, const hr_observer *observer,
                      hr_error *err);
 
-/* "reference, onednn": the backends in this build, for help texts and errors. */
+/* "reference, onednn, cuda": the backends in this build, for help texts and errors. */
 const char *hr_backend_names(void);
 
 /* Parses "f32" or "bf16". INVALID_ARGUMENT otherwise. */

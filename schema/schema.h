@@ -15,12 +15,13 @@
 #ifndef HOMERANK_SCHEMA_SCHEMA_H
 #define HOMERANK_SCHEMA_SCHEMA_H
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
+
+struct json_t; /* jansson's; who has none needs none */
 
 typedef enum hr_entity { HR_ENTITY_USER, HR_ENTITY_ITEM, HR_ENTITY_CONTEXT, HR_ENTITY_COUNT } hr_entity;
 typedef enum hr_table_index { HR_INDEX_HASH, HR_INDEX_DIRECT } hr_table_index;
@@ -75,7 +76,8 @@ typedef struct hr_schema {
 
 /* Reads the `tables` and `features` values of config.json (borrowed; may be freed afterwards).
  * Errors: INVALID_ARGUMENT naming the table or feature and the key; OUT_OF_MEMORY. */
-hr_status hr_schema_create(const json_t *tables, const json_t *features, hr_schema **schema, hr_error *err);
+hr_status hr_schema_create(const struct json_t *tables, const struct json_t *features, hr_schema **schema,
+                           hr_error *err);
 void hr_schema_destroy(hr_schema *schema); /* NULL is allowed */
 
 /* MODEL.md 3, "Row of a text": the row of text[0..nbytes) in the table; row 0 for empty or unknown texts. */

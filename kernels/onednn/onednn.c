@@ -109,7 +109,9 @@ static hr_status engine_prepare(onednn_engine *engine, const hr_plan *plan, hr_e
     return hr_program_pack(engine->program, engine->gemms, err);
 }
 
-static hr_status engine_create(const hr_plan *plan, hr_precision precision, void **context, hr_error *err) {
+static hr_status engine_create(const hr_plan *plan, hr_precision precision, const char *devices,
+                               void **context, hr_error *err) {
+    (void)devices;
     onednn_engine *engine = calloc(1, sizeof *engine);
     if (!engine) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory preparing the network");
     engine->precision = precision;

@@ -291,8 +291,9 @@ static hr_status reference_observe(void *worker, const hr_slice *slices, size_t 
 
 /* ---- Engine and worker ---- */
 
-static hr_status reference_engine_create(const hr_plan *plan, hr_precision precision, void **context,
-                                         hr_error *err) {
+static hr_status reference_engine_create(const hr_plan *plan, hr_precision precision, const char *devices,
+                                         void **context, hr_error *err) {
+    (void)devices;
     if (precision != HR_PRECISION_F32) {
         return hr_error_set(err, HR_UNIMPLEMENTED, "the reference backend computes in f32 only, not in %s",
                             hr_precision_name(precision));

@@ -33,13 +33,26 @@ static void expect_refused(const char *name, hr_precision precision, hr_status s
     if (strstr(err.message, message) == NULL) fail_msg("%s: %s", name, err.message);
 }
 
+/* A build may have a backend that this machine has no device for. */
+static bool runs_here(const char *name) {
+    hr_engine *engine;
+    hr_error err;
+    hr_status status = hr_engine_create(name, HR_PRECISION_F32, &random_plan->plan, &engine, &err);
+    hr_engine_destroy(engine);
+    return status != HR_UNAVAILABLE;
+}
+
 static void unknown_and_missing_backends_are_told_apart(void **state) {
     (void)state;
     expect_refused("abacus", HR_PRECISION_F32, HR_INVALID_ARGUMENT,
                    "backend: expected auto or one of reference");
     expect_refused("", HR_PRECISION_F32, HR_INVALID_ARGUMENT, "found \"\"");
-    expect_refused("cuda", HR_PRECISION_F32, HR_UNAVAILABLE,
-                   "\"cuda\" is not in this build (it has reference");
+    if (strstr(hr_backend_names(), "cuda") == NULL) {
+        expect_refused("cuda", HR_PRECISION_F32, HR_UNAVAILABLE,
+                       "\"cuda\" is not in this build (it has reference");
+    } else if (!runs_here("cuda")) {
+        expect_refused("cuda", HR_PRECISION_F32, HR_UNAVAILABLE, "backend cuda: no CUDA device");
+    }
 }
 
 static void the_reference_backend_has_no_bf16(void **state) {
@@ -57,6 +70,7 @@ static void every_backend_of_the_build_is_found_by_its_name(void **state) {
     for (char *rest = names, *name; (name = strtok_r(rest, ", ", &rest)) != NULL;) {
         hr_engine *engine;
         hr_error err = {0};
+        if (!runs_here(name)) continue;
         if (hr_engine_create(name, HR_PRECISION_F32, &random_plan->plan, &engine, &err) != HR_OK)
             fail_msg("%s", err.message);
         assert_string_equal(hr_engine_backend(engine), name);
@@ -106,6 +120,17 @@ static void precisions_are_read_by_name(void **state) {
     assert_string_equal(err.message, "precision: expected f32 or bf16, found \"f16\"");
 }
 
+static void only_gpus_are_listed_as_devices(void **state) {
+    (void)state;
+    hr_engine *engine;
+    hr_error err = {0};
+    assert_int_equal(
+        hr_engine_create_on("reference", "0", HR_PRECISION_F32, &random_plan->plan, &engine, &err),
+        HR_INVALID_ARGUMENT);
+    assert_null(engine);
+    assert_string_equal(err.message, "devices: expected none for backend reference, found \"0\"");
+}
+
 static void destroying_nothing_is_allowed(void **state) {
     (void)state;
     hr_engine_destroy(NULL);
@@ -119,6 +144,7 @@ int main(void) {
         cmocka_unit_test(every_backend_of_the_build_is_found_by_its_name),
         cmocka_unit_test(auto_is_one_that_runs_here),
         cmocka_unit_test(precisions_are_read_by_name),
+        cmocka_unit_test(only_gpus_are_listed_as_devices),
         cmocka_unit_test(destroying_nothing_is_allowed),
     };
     return cmocka_run_group_tests(tests, make_plan, free_plan);

@@ -1,5 +1,5 @@
-"""Finds the CUDA toolkit at build time: $CUDA_HOME, else /usr/local/cuda. The build says which, and so does the error of
-`--backend cuda` in a build without that backend."""
+"""Finds the CUDA toolkit at build time: $CUDA_HOME, else /usr/local/cuda. The build says which, and
+so does the error of `--backend cuda` in a build without that backend. `--repo_env=CUDA_HOME=none` builds without."""
 
 def _cuda_toolkit_impl(ctx):
     home = ctx.os.environ.get("CUDA_HOME", "/usr/local/cuda")

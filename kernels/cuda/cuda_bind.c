@@ -1,0 +1,350 @@
+/* Descriptors with addresses, and staging; see cuda_bind.h. */
+#include "kernels/cuda/cuda_bind.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum { SECTION_ALIGNMENT = 256, GATHER_BLOCKS_PER_SM = 8 };
+
+/* ---- The image ---- */
+
+static size_t section(size_t *at, size_t count, size_t size) {
+    size_t start = *at;
+    *at = (start + count * size + SECTION_ALIGNMENT - 1) / SECTION_ALIGNMENT * SECTION_ALIGNMENT;
+    return start;
+}
+
+static uint32_t part_padded(uint32_t width) {
+    return width == 0 ? 0 : hr_cuda_padded(width);
+}
+
+hr_cuda_image hr_cuda_image_layout(const hr_cuda_plan *plan) {
+    hr_cuda_image image;
+    size_t at = 0;
+    image.gather = section(&at, 1, sizeof(hr_cuda_gather));
+    image.features = section(&at, plan->plan->schema->n_features, sizeof(hr_cuda_feature));
+    image.shared_map = section(&at, part_padded(plan->shared_width), sizeof(uint32_t));
+    image.items_map = section(&at, part_padded(plan->item_width), sizeof(uint32_t));
+    image.parts = section(&at, plan->n_parts, sizeof(hr_cuda_part));
+    image.products = section(&at, plan->n_products, sizeof(hr_cuda_product));
+    image.tiles = section(&at, plan->n_tiles, sizeof(hr_cuda_tile));
+    image.norms = section(&at, plan->n_norms, sizeof(hr_cuda_norm));
+    image.terms = section(&at, plan->n_terms, sizeof(hr_cuda_term));
+    image.mixes = section(&at, plan->n_mixes, sizeof(hr_cuda_mix));
+    image.tower_layers = section(&at, plan->n_tower_layers, sizeof(hr_cuda_tower_layer));
+    image.towers = section(&at, plan->n_towers, sizeof(hr_cuda_tower));
+    image.nbytes = at;
+    return image;
+}
+
+static uint8_t *buffer_at(const hr_cuda_plan *plan, const hr_cuda_places *at, uint32_t buffer,
+                          uint32_t column) {
+    const hr_cuda_buffer *b = &plan->buffers[buffer];
+    return at->buffers + b->offset + (size_t)column * (b->is_bf16 ? 2 : 4);
+}
+
+static float *f32_at(const hr_cuda_plan *plan, const hr_cuda_places *at, uint32_t buffer, uint32_t column) {
+    assert(!plan->buffers[buffer].is_bf16);
+    return (float *)(void *)buffer_at(plan, at, buffer, column);
+}
+
+static const float *floats_at(const hr_cuda_places *at, size_t offset) {
+    return (const float *)(const void *)(at->weights + offset);
+}
+
+static void fill_features(const hr_cuda_plan *plan, const hr_cuda_image *image, const hr_cuda_places *at,
+                          uint8_t *to) {
+    const hr_schema *schema = plan->plan->schema;
+    hr_cuda_feature *features = (void *)(to + image->features);
+    uint32_t *shared = (void *)(to + image->shared_map), *items = (void *)(to + image->items_map);
+    for (uint32_t c = 0; c < part_padded(plan->shared_width); c++) shared[c] = HR_CUDA_NONE;
+    for (uint32_t c = 0; c < part_padded(plan->item_width); c++) items[c] = HR_CUDA_NONE;
+    for (uint32_t i = 0; i < schema->n_features; i++) {
+        const hr_feature *f = &schema->features[i];
+        bool dense = f->kind == HR_FEATURE_NUMBER || f->kind == HR_FEATURE_NUMBERS;
+        features[i] = (hr_cuda_feature){
+            .table = dense ? NULL : at->tables[f->table],
+            .entity = f->entity,
+            .word = f->slot + (dense ? schema->rows[f->entity].n_index : 0),
+            .is_list = f->kind == HR_FEATURE_IDS,
+            .is_mean = f->kind == HR_FEATURE_IDS && f->pool == HR_POOL_MEAN,
+            .width = f->width,
+            .column = plan->columns[i],
+        };
+        uint32_t *map = f->entity == HR_ENTITY_ITEM ? items : shared;
+        for (uint32_t c = 0; c < f->width; c++) map[plan->columns[i] + c] = i;
+    }
+}
+
+static hr_cuda_gather_part gather_part(const hr_cuda_plan *plan, const hr_cuda_places *at, size_t map,
+                                       uint32_t value) {
+    const hr_cuda_value *v = &plan->values[value];
+    hr_cuda_gather_part part = {.feature_of = (const void *)(at->image + map)};
+    if (v->f32 == HR_CUDA_NONE && v->operand == HR_CUDA_NONE) return part; /* nobody reads it */
+    part.width = part_padded(v->width);
+    if (v->f32 != HR_CUDA_NONE) part.y = f32_at(plan, at, v->f32, 0);
+    if (plan->is_bf16 && v->operand != HR_CUDA_NONE) part.y_bf16 = (void *)buffer_at(plan, at, v->operand, 0);
+    return part;
+}
+
+static void fill_gather(const hr_cuda_plan *plan, const hr_cuda_image *image, const hr_cuda_places *at,
+                        uint8_t *to) {
+    const hr_schema *schema = plan->plan->schema;
+    *(hr_cuda_gather *)(void *)(to + image->gather) = (hr_cuda_gather){
+        .staging = at->staging,
+        .features = (const void *)(at->image + image->features),
+        .user_words = (uint32_t)hr_row_words(schema, HR_ENTITY_USER),
+        .context_words = (uint32_t)hr_row_words(schema, HR_ENTITY_CONTEXT),
+        .item_words = (uint32_t)hr_row_words(schema, HR_ENTITY_ITEM),
+        .shared = gather_part(plan, at, image->shared_map, HR_CUDA_VALUE_SHARED),
+        .items = gather_part(plan, at, image->items_map, HR_CUDA_VALUE_ITEMS),
+    };
+}
+
+static void fill_parts(const hr_cuda_plan *plan, const hr_cuda_places *at, hr_cuda_part *to) {
+    for (uint32_t i = 0; i < plan->n_parts; i++) {
+        const hr_cuda_plan_part *p = &plan->parts[i];
+        to[i] = (hr_cuda_part){
+            .x = buffer_at(plan, at, p->buffer, p->column),
+            .ld = plan->buffers[p->buffer].width,
+            .end = p->end,
+            .shared = p->shared,
+        };
+    }
+}
+
+static hr_cuda_product bind_product(const hr_cuda_plan *plan, const hr_cuda_image *image,
+                                    const hr_cuda_places *at, const hr_cuda_plan_product *p) {
+    const hr_cuda_part *parts = (const void *)(at->image + image->parts);
+    const hr_cuda_buffer *y = &plan->buffers[p->y];
+    hr_cuda_product bound = {
+        .x = parts + p->first_part,
+        .weight = at->weights + p->weight,
+        .bias = p->bias == SIZE_MAX ? NULL : floats_at(at, p->bias),
+        .y = buffer_at(plan, at, p->y, p->y_column),
+        .k = p->k,
+        .n = p->n,
+        .n_padded = hr_cuda_padded(p->n),
+        .ld_y = y->width,
+        .activation = p->activation,
+        .y_is_bf16 = y->is_bf16,
+        .loras = p->loras,
+    };
+    if (p->loras == 0) return bound;
+    bound.logits = f32_at(plan, at, p->logits, p->logits_at);
+    bound.ld_logits = plan->buffers[p->logits].width;
+    bound.gated = parts + p->first_gated;
+    return bound;
+}
+
+static hr_cuda_norm bind_norm(const hr_cuda_plan *plan, const hr_cuda_places *at,
+                              const hr_cuda_plan_norm *n) {
+    return (hr_cuda_norm){
+        .x = f32_at(plan, at, n->x, n->column),
+        .weight = floats_at(at, n->weight),
+        .bias = floats_at(at, n->bias),
+        .y = buffer_at(plan, at, n->y, n->column),
+        .width = n->width,
+        .ld = plan->buffers[n->x].width,
+        .activation = plan->plan->activation == HR_ACTIVATION_RELU ? HR_CUDA_RELU : HR_CUDA_SWISH,
+        .y_is_bf16 = plan->buffers[n->y].is_bf16,
+        .eps = (float)plan->plan->norm_eps,
+    };
+}
+
+static hr_cuda_mix bind_mix(const hr_cuda_plan *plan, const hr_cuda_image *image, const hr_cuda_places *at,
+                            const hr_cuda_plan_mix *m) {
+    const hr_cuda_value *value = &plan->values[m->value];
+    hr_cuda_mix bound = {
+        .terms = (const hr_cuda_term *)(const void *)(at->image + image->terms) + m->first_term,
+        .gate_at = m->gate_at,
+        .self_at = m->self_at,
+        .n_mixed = m->n_mixed,
+        .n_self = m->n_self,
+        .width = value->width,
+        .ld = hr_cuda_padded(value->width),
+    };
+    if (m->logits != HR_CUDA_NONE) {
+        bound.logits = f32_at(plan, at, m->logits, 0);
+        bound.ld_logits = plan->buffers[m->logits].width;
+    }
+    if (value->f32 != HR_CUDA_NONE) bound.y = f32_at(plan, at, value->f32, 0);
+    if (plan->is_bf16 && value->operand != HR_CUDA_NONE)
+        bound.y_bf16 = (void *)buffer_at(plan, at, value->operand, 0);
+    return bound;
+}
+
+static hr_cuda_tower bind_tower(const hr_cuda_plan *plan, const hr_cuda_image *image,
+                                const hr_cuda_places *at, const hr_cuda_plan_tower *t) {
+    hr_cuda_tower bound = {
+        .x = f32_at(plan, at, t->x, 0),
+        .ld = plan->buffers[t->x].width,
+        .n_layers = t->n_layers,
+        .activation = plan->plan->tower_activation == HR_ACTIVATION_RELU ? HR_CUDA_RELU : HR_CUDA_SWISH,
+        .layers =
+            (const hr_cuda_tower_layer *)(const void *)(at->image + image->tower_layers) + t->first_layer,
+        .logits = at->logits + t->task,
+        .n_tasks = plan->plan->n_tasks,
+    };
+    for (int i = 0; i < 2; i++) {
+        if (t->hidden[i] == HR_CUDA_NONE) continue;
+        bound.hidden[i] = f32_at(plan, at, t->hidden[i], 0);
+        bound.ld_hidden = plan->buffers[t->hidden[i]].width;
+    }
+    return bound;
+}
+
+/* A stage's descriptors stand in the order of its steps, which is that of all stages together. */
+static void fill_steps(const hr_cuda_plan *plan, const hr_cuda_image *image, const hr_cuda_places *at,
+                       uint8_t *to) {
+    hr_cuda_product *products = (void *)(to + image->products);
+    hr_cuda_norm *norms = (void *)(to + image->norms);
+    hr_cuda_mix *mixes = (void *)(to + image->mixes);
+    hr_cuda_tower *towers = (void *)(to + image->towers);
+    for (uint32_t i = 0; i < plan->n_steps; i++) {
+        uint32_t index = plan->steps[i].index;
+        switch (plan->steps[i].kind) {
+        case HR_CUDA_GATHER: fill_gather(plan, image, at, to); break;
+        case HR_CUDA_PRODUCTS:
+        case HR_CUDA_FEATURE_GATES:
+            *products++ = bind_product(plan, image, at, &plan->products[index]);
+            break;
+        case HR_CUDA_NORMS: *norms++ = bind_norm(plan, at, &plan->norms[index]); break;
+        case HR_CUDA_MIXES: *mixes++ = bind_mix(plan, image, at, &plan->mixes[index]); break;
+        case HR_CUDA_TOWERS: *towers++ = bind_tower(plan, image, at, &plan->towers[index]); break;
+        }
+    }
+}
+
+void hr_cuda_image_fill(const hr_cuda_plan *plan, const hr_cuda_image *image, const hr_cuda_places *at,
+                        uint8_t *to) {
+    fill_features(plan, image, at, to);
+    fill_parts(plan, at, (void *)(to + image->parts));
+    fill_steps(plan, image, at, to);
+    if (plan->n_tiles) memcpy(to + image->tiles, plan->tiles, plan->n_tiles * sizeof *plan->tiles);
+    hr_cuda_term *terms = (void *)(to + image->terms);
+    for (uint32_t i = 0; i < plan->n_terms; i++) {
+        const hr_cuda_plan_term *t = &plan->terms[i];
+        terms[i] = (hr_cuda_term){f32_at(plan, at, t->buffer, t->column), plan->buffers[t->buffer].width};
+    }
+    hr_cuda_tower_layer *layers = (void *)(to + image->tower_layers);
+    for (uint32_t i = 0; i < plan->n_tower_layers; i++) {
+        const hr_cuda_plan_tower_layer *l = &plan->tower_layers[i];
+        layers[i] = (hr_cuda_tower_layer){floats_at(at, l->weight), floats_at(at, l->bias), l->k, l->n};
+    }
+}
+
+/* ---- Launches ---- */
+
+static bool takes_products(hr_cuda_kind kind) {
+    return kind == HR_CUDA_PRODUCTS || kind == HR_CUDA_FEATURE_GATES;
+}
+
+/* How many descriptors of the stage's section stand before its own. */
+static size_t descriptors_before(const hr_cuda_plan *plan, uint32_t stage) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < stage; i++) {
+        bool same = plan->stages[i].kind == plan->stages[stage].kind ||
+                    (takes_products(plan->stages[i].kind) && takes_products(plan->stages[stage].kind));
+        if (same) n += plan->stages[i].count;
+    }
+    return n;
+}
+
+static size_t descriptors_of(const hr_cuda_image *image, hr_cuda_kind kind, size_t *size) {
+    switch (kind) {
+    case HR_CUDA_NORMS: *size = sizeof(hr_cuda_norm); return image->norms;
+    case HR_CUDA_MIXES: *size = sizeof(hr_cuda_mix); return image->mixes;
+    case HR_CUDA_TOWERS: *size = sizeof(hr_cuda_tower); return image->towers;
+    case HR_CUDA_GATHER: *size = sizeof(hr_cuda_gather); return image->gather;
+    case HR_CUDA_PRODUCTS:
+    case HR_CUDA_FEATURE_GATES: break;
+    }
+    *size = sizeof(hr_cuda_product);
+    return image->products;
+}
+
+hr_cuda_launch hr_cuda_stage_launch(const hr_cuda_plan *plan, const hr_cuda_image *image,
+                                    const hr_cuda_places *at, uint32_t stage, uint32_t rows, uint32_t n_sms) {
+    const hr_cuda_stage *s = &plan->stages[stage];
+    size_t size, first = descriptors_of(image, s->kind, &size);
+    hr_cuda_launch launch = {
+        .kind = s->kind,
+        .f32 = !plan->is_bf16,
+        .m = rows,
+        .count = s->count,
+        .items = at->image + first + descriptors_before(plan, stage) * size,
+        .staging = at->staging,
+    };
+    if (s->kind == HR_CUDA_GATHER) {
+        uint32_t most = GATHER_BLOCKS_PER_SM * n_sms;
+        launch.n_blocks = 2 * rows < most ? 2 * rows : most; /* a row and perhaps a slice each */
+    }
+    if (!takes_products(s->kind)) return launch;
+    /* f32 products have one tile size. */
+    uint32_t tile = launch.f32 ? HR_CUDA_TILE_64 : hr_cuda_stage_tile(s, rows, n_sms);
+    launch.tile = tile == HR_CUDA_TILE_64 ? 64 : 128;
+    launch.tiles = (const hr_cuda_tile *)(const void *)(at->image + image->tiles) + s->first_tile[tile];
+    launch.count = s->n_tiles[tile];
+    return launch;
+}
+
+/* ---- Staging ---- */
+
+static uint32_t padded_rows(uint32_t n_rows) {
+    return (n_rows + HR_CUDA_ROWS - 1) / HR_CUDA_ROWS * HR_CUDA_ROWS;
+}
+
+size_t hr_cuda_staging_nbytes(const hr_plan *plan, uint32_t n_rows) {
+    size_t row = hr_row_words(plan->schema, HR_ENTITY_USER) + hr_row_words(plan->schema, HR_ENTITY_CONTEXT) +
+                 hr_row_words(plan->schema, HR_ENTITY_ITEM);
+    return (HR_CUDA_HEADER_WORDS + padded_rows(n_rows) + row * n_rows) * sizeof(uint32_t);
+}
+
+/* How many slices the next n_rows rows belong to. */
+static uint32_t count_slices(hr_cuda_cursor cursor, uint32_t n_rows) {
+    uint32_t n = 0;
+    while (n_rows > 0) {
+        uint32_t left = cursor.slices[cursor.slice].n_rows - cursor.item;
+        if (left > 0) n++;
+        n_rows -= left < n_rows ? left : n_rows;
+        cursor.slice++, cursor.item = 0;
+    }
+    return n;
+}
+
+static void copy_words(uint32_t *to, const void *from, size_t n_words) {
+    if (n_words > 0) memcpy(to, from, n_words * sizeof *to);
+}
+
+size_t hr_cuda_stage_rows(const hr_plan *plan, hr_cuda_cursor *cursor, uint32_t n_rows, uint32_t *to,
+                          float **targets) {
+    size_t user = hr_row_words(plan->schema, HR_ENTITY_USER);
+    size_t context = hr_row_words(plan->schema, HR_ENTITY_CONTEXT);
+    size_t item = hr_row_words(plan->schema, HR_ENTITY_ITEM);
+    hr_cuda_header header = {.n_rows = n_rows, .n_slices = count_slices(*cursor, n_rows)};
+    header.users = HR_CUDA_HEADER_WORDS + padded_rows(n_rows);
+    header.contexts = header.users + (uint32_t)(header.n_slices * user);
+    header.items = header.contexts + (uint32_t)(header.n_slices * context);
+    memcpy(to, &header, sizeof header);
+    uint32_t *slice_of = to + HR_CUDA_HEADER_WORDS;
+    for (uint32_t r = 0, s = 0; r < n_rows;) {
+        const hr_slice *slice = &cursor->slices[cursor->slice];
+        uint32_t left = slice->n_rows - cursor->item, take = left < n_rows - r ? left : n_rows - r;
+        const uint32_t *from = (const uint32_t *)slice->items + cursor->item * item;
+        if (take > 0) {
+            copy_words(to + header.users + s * user, slice->user, user);
+            copy_words(to + header.contexts + s * context, slice->context, context);
+            copy_words(to + header.items + r * item, from, take * item);
+        }
+        for (uint32_t i = 0; i < take; i++, r++) {
+            slice_of[r] = s;
+            targets[r] = slice->logits + (size_t)(cursor->item + i) * plan->n_tasks;
+        }
+        s += take > 0;
+        cursor->item += take;
+        if (cursor->item == slice->n_rows) cursor->slice++, cursor->item = 0;
+    }
+    for (uint32_t r = n_rows; r < padded_rows(n_rows); r++) slice_of[r] = 0;
+    return (header.items + (size_t)n_rows * item) * sizeof(uint32_t);
+}

@@ -1,0 +1,19 @@
+/* Layer norm and activation (MODEL.md 2.4) of a stage's experts, on a stream. Returns cudaSuccess (0) or the
+ * launch's error. */
+#ifndef HOMERANK_KERNELS_CUDA_NORM_H
+#define HOMERANK_KERNELS_CUDA_NORM_H
+
+#include "kernels/cuda/descriptors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+int hr_cuda_norm_prepare(void); /* loads the kernel onto the device */
+int hr_cuda_norm_launch(const hr_cuda_launch *launch, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
