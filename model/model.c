@@ -93,8 +93,8 @@ static hr_status load_tensors(hr_model *model, const char *dir, const atomic_boo
 }
 
 static hr_status create_workers(hr_model *model, const hr_model_options *options, hr_error *err) {
-    hr_status status =
-        hr_engine_create(options->backend, options->precision, &model->config.plan, &model->engine, err);
+    hr_status status = hr_engine_create_on(options->backend, options->devices, options->precision,
+                                           &model->config.plan, &model->engine, err);
     if (status != HR_OK) return status;
     model->workers = calloc(options->n_workers, sizeof(hr_worker *));
     if (model->workers == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");

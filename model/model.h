@@ -21,6 +21,7 @@ typedef struct hr_model hr_model;
 
 typedef struct hr_model_options {
     const char *backend; /* as hr_engine_create */
+    const char *devices; /* as hr_engine_create_on */
     hr_precision precision;
     uint32_t n_workers; /* how many threads will call hr_model_forward side by side, >= 1 */
     /* (optional) Looked at between the steps of loading: once true, it ends with CANCELLED. Borrowed for the

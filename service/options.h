@@ -49,7 +49,7 @@ typedef struct hr_options {
     hr_option_list versions;
     uint32_t repository_poll_ms;
     const char *model; /* score: a folder; rank: RankRequest.model */
-    const char *backend, *precision;
+    const char *backend, *devices, *precision;
     uint32_t threads; /* never 0: resolved to the CPUs of this process */
 
     const char *store;

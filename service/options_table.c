@@ -50,6 +50,9 @@ const hr_option_row hr_option_rows[] = {
     {.name = "backend", TEXT("NAME"), MEMBER(backend), .fallback = "auto", .choices = backends,
      .commands = SERVE | SCORE, .in_file = true,
      .help = "What runs the network: auto is the fastest that this build has and this machine can run."},
+    {.name = "devices", TEXT("LIST"), MEMBER(devices), .commands = SERVE | SCORE, .in_file = true,
+     .help = "The GPUs of the cuda backend, as in 0,1: a replica of each model on each, the threads dealt to "
+             "them in turn; by default the first."},
     {.name = "precision", TEXT("P"), MEMBER(precision), .fallback = "f32", .choices = precisions,
      .commands = SERVE | SCORE, .in_file = true,
      .help = "The operands of matrix products; bf16 accumulates in f32."},

@@ -28,6 +28,7 @@ static hr_status open_models(const hr_options *options, hr_runtime *runtime, hr_
         .poll_ms = options->repository_poll_ms,
         .prepare = hr_servable_prepare,
     };
+    if (options->devices != NULL && options->devices[0] != '\0') repository.model.devices = options->devices;
     hr_status status = hr_precision_parse(options->precision, &repository.model.precision, err);
     if (status) return status;
     if (options->models != NULL && options->models[0] != '\0') {

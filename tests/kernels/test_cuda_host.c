@@ -16,6 +16,7 @@
 #include "kernels/cuda/cuda_engine.h"
 #include "kernels/failover.h"
 #include "kernels/reference/reference.h"
+#include "tests/kernels/cuda_check.h"
 #include "tests/kernels/cuda_fake.h"
 #include "tests/kernels/random_plan.h"
 
@@ -118,6 +119,16 @@ static void launches_compute_the_references_logits(void **state) {
             for (hr_precision p = HR_PRECISION_F32; p <= HR_PRECISION_BF16; p++) check_network(kind, seed, p);
         }
     }
+}
+
+/* What judges kernels on a device judges the emulator too, and must find nothing. */
+static void the_device_checks_pass_on_the_emulator(void **state) {
+    (void)state;
+    hr_random_plan *made = hr_random_plan_create(HR_RANDOM_SHARED_BOTTOM, 0);
+    assert_int_equal(hr_cuda_check_plan_stages(&hr_cuda_fake_runtime, &made->plan, "shared bottom", stdout),
+                     0);
+    assert_int_equal(hr_cuda_fake_state.n_live, 0);
+    hr_random_plan_destroy(made);
 }
 
 /* All features become one entity's: v has one part only. */
@@ -396,6 +407,7 @@ static void a_broken_device_is_tried_again_after_pauses_that_double(void **state
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(launches_compute_the_references_logits, reset),
+        cmocka_unit_test_setup(the_device_checks_pass_on_the_emulator, reset),
         cmocka_unit_test_setup(v_may_lack_either_part, reset),
         cmocka_unit_test_setup(a_layer_is_a_handful_of_launches, reset),
         cmocka_unit_test_setup(buffers_that_live_together_lie_apart, reset),

@@ -1,0 +1,42 @@
+/* The device checks for machines without cmocka: tools/gpu_check.sh builds and runs it.
+ *
+ *     cuda_check parity [PLAN_FILE...]   every kernel, whole networks, and the launches of the models given
+ *     cuda_check small                   what compute-sanitizer gets through in minutes
+ *
+ * Exit code: 0 passed, 1 something failed, 2 wrong usage, 3 no CUDA device. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bench/plain_plan.h"
+#include "kernels/cuda/cuda_engine.h"
+#include "tests/kernels/cuda_check.h"
+
+static int check_file(const char *path) {
+    hr_plain_plan *plan;
+    hr_error err;
+    if (hr_plain_plan_read(path, &plan, &err) != HR_OK) {
+        printf("FAILED %s\n", err.message);
+        return 1;
+    }
+    int n_failed = hr_cuda_check_plan_stages(&hr_cuda_runtime_device, &plan->plan, path, stdout);
+    hr_plain_plan_destroy(plan);
+    return n_failed;
+}
+
+int main(int argc, char **argv) {
+    hr_error err;
+    bool parity = argc >= 2 && strcmp(argv[1], "parity") == 0;
+    if (!parity && !(argc == 2 && strcmp(argv[1], "small") == 0)) {
+        fprintf(stderr, "usage: cuda_check parity [PLAN_FILE...] | small\n");
+        return 2;
+    }
+    if (hr_cuda_available(&hr_cuda_runtime_device, &err) != HR_OK) {
+        printf("skipped: no CUDA device (%s)\n", err.message);
+        return 3;
+    }
+    int n_failed = hr_cuda_check_stages(&hr_cuda_runtime_device, !parity, stdout);
+    n_failed += hr_cuda_check_networks(&hr_cuda_runtime_device, !parity, stdout);
+    for (int i = 2; i < argc; i++) n_failed += check_file(argv[i]);
+    printf("%s\n", n_failed ? "FAILED" : "passed");
+    return n_failed ? 1 : 0;
+}
