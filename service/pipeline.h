@@ -32,6 +32,7 @@ struct hr_rank_call {
     uint64_t received_ns;                     /* hr_clock_ns, when the call arrived */
     uint64_t deadline_ns;                     /* hr_clock_ns; UINT64_MAX: none */
     hr_call_class priority;
+    bool patient;          /* its caller is held back by other means: it is not refused for max_queue_ns */
     atomic_bool cancelled; /* set by hr_pipeline_cancel */
     void (*done)(hr_rank_call *call);
     void *arg;

@@ -28,6 +28,7 @@ hr_status hr_call_prepare(const hr_pipeline_options *options, hr_repository *rep
     state->scheduled.class = call->priority;
     state->scheduled.received_ns = call->received_ns;
     state->scheduled.deadline_ns = call->deadline_ns;
+    state->scheduled.patient = call->patient;
     state->scheduled.cancelled = &call->cancelled;
     state->scheduled.slot = &call->scheduled;
     *out = state;

@@ -70,6 +70,7 @@ static void on_message(hr_rpc *rpc, grpc_byte_buffer *message) {
     if (rpc->ended) return;
     stream_job *job = job_at(stream, stream->n_jobs);
     memset(job, 0, sizeof *job);
+    job->job.call.patient = true; /* the window holds the client back */
     stream->n_jobs++;
     pthread_mutex_unlock(&rpc->lock);
     hr_status status = hr_rank_job_accept(&job->job, rpc, message);

@@ -38,12 +38,6 @@ static hr_status open_models(const hr_options *options, hr_runtime *runtime, hr_
     return hr_repository_open_folder(options->model, &repository, &runtime->repository, err);
 }
 
-/* What is scored offline waits as long as it takes. */
-static uint64_t max_queue_ns(const hr_options *options) {
-    bool serves = options->models != NULL && options->models[0] != '\0';
-    return serves ? (uint64_t)options->max_queue_ms * 1000000 : UINT64_MAX;
-}
-
 static hr_status start_pipeline(const hr_options *options, const hr_pipeline_observer *observer,
                                 hr_runtime *runtime, hr_error *err) {
     hr_pipeline_options pipeline = {
@@ -52,7 +46,7 @@ static hr_status start_pipeline(const hr_options *options, const hr_pipeline_obs
         .max_id_nbytes = options->max_id_bytes,
         .max_queued_calls = options->max_queued_calls,
         .max_queued_items = options->max_queued_items,
-        .max_queue_ns = max_queue_ns(options),
+        .max_queue_ns = (uint64_t)options->max_queue_ms * 1000000,
         .max_batch_rows = options->max_batch_rows,
         .max_queue_delay_us = options->max_queue_delay_us,
         .strict_features = options->strict_features,

@@ -19,9 +19,9 @@
  * refused: past max_wait_ns, or, where that is automatic, past seven times E[S^2] / E[S] of the calls' own
  * service times S, which is the scale of the waiting time in any queue (Pollaczek-Khinchine), and never less
  * than 10 ms. At 70 % load that refuses hardly anybody; at overload it keeps those that are admitted within
- * twice of that load's tail. Bursts, and many patient clients side by side, may wait 200 ms more: until a
- * call is refused for its wait, and again once a worker finds nothing to do. The automatic bound is not for
- * batch calls, who wait by trade.
+ * twice of that load's tail. A burst may wait 40 ms more: until a call is refused for its wait, and again
+ * once a worker finds nothing to do. Batch calls and patient ones, whose caller is held back by other means,
+ * may wait as long as they like.
  *
  * Everything takes O(log n) of the calls waiting, times the number of models that have some. Nothing is
  * allocated but a few words when more models than ever before have calls at once.
@@ -54,6 +54,7 @@ struct hr_scheduled {
     hr_call_class class;
     uint64_t received_ns;
     uint64_t deadline_ns;         /* hr_clock_ns; UINT64_MAX: none */
+    bool patient;                 /* not refused for its wait */
     const atomic_bool *cancelled; /* borrowed; set before hr_scheduler_cancel */
     hr_scheduled **slot;          /* borrowed; points to the call while the scheduler has it, else NULL */
     /* Out, once it ended. */

@@ -6,7 +6,7 @@
 static const uint64_t NO_DEADLINE_NS = 1000 * MS; /* after its arrival, in the order only */
 static const uint64_t FRESH_NS = 1000 * MS;       /* an older measurement refuses nobody */
 static const uint64_t SHORTEST_WAIT_NS = 10 * MS; /* of the automatic bound */
-static const uint64_t BURST_NS = 200 * MS;        /* what a burst may wait beyond it */
+static const uint64_t BURST_NS = 40 * MS;         /* what a burst may wait beyond it */
 enum { WAIT_IN_SERVICES = 7, MEAN_OVER_CALLS = 256, FRESH_BATCHES = 4 };
 
 static double ms(uint64_t ns) {
@@ -85,8 +85,8 @@ static uint64_t automatic_bound_ns(const hr_scheduler *s) {
 
 static hr_verdict check_wait(hr_scheduler *s, const hr_scheduled *call, uint64_t wait_ns) {
     uint64_t max_ns = s->options.max_wait_ns;
+    if (call->patient || call->class == HR_CLASS_BATCH) return ADMITTED;
     if (max_ns == 0) {
-        if (call->class == HR_CLASS_BATCH) return ADMITTED;
         max_ns = automatic_bound_ns(s);
         if (call->class == HR_CLASS_NORMAL && !s->overloaded) max_ns += BURST_NS;
     }

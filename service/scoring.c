@@ -159,6 +159,7 @@ static hr_status slots_create(scoring *sc, hr_error *err) {
         slot *s = &sc->slots[i];
         s->owner = sc;
         s->call.done = call_done;
+        s->call.patient = true;
         s->call.arg = s;
         s->call.arena = hr_arena_create(sc->options->max_call_nbytes);
         if (s->call.arena == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "score: requests in flight");
