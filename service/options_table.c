@@ -135,7 +135,7 @@ const hr_option_row hr_option_rows[] = {
     {.name = "max-queue-ms", UINT32(0, 3600000), MEMBER(max_queue_ms), .fallback = "0", .commands = SERVE,
      .in_file = true,
      .help = "A request that would wait longer for a worker, by the work ahead of it, is refused with "
-             "RESOURCE_EXHAUSTED; 0 is seven times what an average one takes, which bursts may exceed."},
+             "RESOURCE_EXHAUSTED; 0 is nine times what an average one takes, which bursts may exceed."},
     {.name = "max-items", UINT32(1, 1000000), MEMBER(max_items), .fallback = "10000",
      .commands = SERVE | SCORE, .in_file = true, .help = "Candidates of one request."},
     {.name = "max-id-bytes", UINT32(1, 65536), MEMBER(max_id_bytes), .fallback = "1024",

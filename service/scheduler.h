@@ -16,7 +16,7 @@
  * shadow calls a quarter. A call whose deadline is before the time at which it could be done at the earliest
  * is refused: by the work ahead of it, what runs, and its own work, as measured (service_time.h; a
  * measurement older than a second and four batches refuses nobody). And a call that would wait too long is
- * refused: past max_wait_ns, or, where that is automatic, past seven times E[S^2] / E[S] of the calls' own
+ * refused: past max_wait_ns, or, where that is automatic, past nine times E[S^2] / E[S] of the calls' own
  * service times S, which is the scale of the waiting time in any queue (Pollaczek-Khinchine), and never less
  * than 10 ms. At 70 % load that refuses hardly anybody; at overload it keeps those that are admitted within
  * twice of that load's tail. A burst may wait 40 ms more: until a call is refused for its wait, and again

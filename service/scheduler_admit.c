@@ -7,7 +7,7 @@ static const uint64_t NO_DEADLINE_NS = 1000 * MS; /* after its arrival, in the o
 static const uint64_t FRESH_NS = 1000 * MS;       /* an older measurement refuses nobody */
 static const uint64_t SHORTEST_WAIT_NS = 10 * MS; /* of the automatic bound */
 static const uint64_t BURST_NS = 40 * MS;         /* what a burst may wait beyond it */
-enum { WAIT_IN_SERVICES = 7, MEAN_OVER_CALLS = 256, FRESH_BATCHES = 4 };
+enum { WAIT_IN_SERVICES = 9, MEAN_OVER_CALLS = 256, FRESH_BATCHES = 4 };
 
 static double ms(uint64_t ns) {
     return (double)ns / (double)MS;
