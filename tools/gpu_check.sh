@@ -128,8 +128,7 @@ sanitize() {
 
 bench() {
     need_build || return 1
-    "$dir/cuda_check" small >/dev/null
-    [ $? -eq 3 ] && { echo "skipped: no CUDA device"; return 3; }
+    "$dir/cuda_check" device || return
     (cd bench && timeout 470 "$python" gpu_forward.py --binary "$dir/gpu_forward" --seconds 380)
 }
 

@@ -15,13 +15,21 @@ extern "C" {
 
 namespace {
 
+/* What a call returned. The runtime also keeps it as the thread's last error, where the launch of a later
+ * kernel would find it and take it for its own: a model refused for want of memory must not fail the next
+ * one. */
+int result_of(cudaError_t code) {
+    if (code != cudaSuccess) cudaGetLastError();
+    return code;
+}
+
 cudaStream_t stream_of(void *stream) {
     return static_cast<cudaStream_t>(stream);
 }
 
 int device_info(int device, hr_cuda_device_info *info) {
     cudaDeviceProp properties;
-    int code = cudaGetDeviceProperties(&properties, device);
+    int code = result_of(cudaGetDeviceProperties(&properties, device));
     if (code != 0) return code;
     snprintf(info->name, sizeof info->name, "%.63s", properties.name);
     info->major = properties.major;
@@ -38,73 +46,75 @@ int prepare() {
     if (code == 0) code = hr_cuda_norm_prepare();
     if (code == 0) code = hr_cuda_mix_prepare();
     if (code == 0) code = hr_cuda_tower_prepare();
-    return code;
+    return result_of(static_cast<cudaError_t>(code));
 }
 
 int memory(size_t *free_nbytes, size_t *total_nbytes) {
-    return cudaMemGetInfo(free_nbytes, total_nbytes);
+    return result_of(cudaMemGetInfo(free_nbytes, total_nbytes));
 }
 
 int device_malloc(void **memory_, size_t nbytes) {
-    return cudaMalloc(memory_, nbytes);
+    return result_of(cudaMalloc(memory_, nbytes));
 }
 
 int device_free(void *memory_) {
-    return cudaFree(memory_);
+    return result_of(cudaFree(memory_));
 }
 
 int host_malloc(void **memory_, size_t nbytes) {
-    return cudaHostAlloc(memory_, nbytes, cudaHostAllocDefault);
+    return result_of(cudaHostAlloc(memory_, nbytes, cudaHostAllocDefault));
 }
 
 int host_free(void *memory_) {
-    return cudaFreeHost(memory_);
+    return result_of(cudaFreeHost(memory_));
 }
 
 int copy_in(void *to, const void *from, size_t nbytes, void *stream) {
-    return cudaMemcpyAsync(to, from, nbytes, cudaMemcpyHostToDevice, stream_of(stream));
+    return result_of(cudaMemcpyAsync(to, from, nbytes, cudaMemcpyHostToDevice, stream_of(stream)));
 }
 
 int copy_out(void *to, const void *from, size_t nbytes, void *stream) {
-    return cudaMemcpyAsync(to, from, nbytes, cudaMemcpyDeviceToHost, stream_of(stream));
+    return result_of(cudaMemcpyAsync(to, from, nbytes, cudaMemcpyDeviceToHost, stream_of(stream)));
 }
 
 int clear(void *memory_, size_t nbytes, void *stream) {
-    return cudaMemsetAsync(memory_, 0, nbytes, stream_of(stream));
+    return result_of(cudaMemsetAsync(memory_, 0, nbytes, stream_of(stream)));
 }
 
 /* Of its own: it neither waits for other streams nor makes them wait. */
 int stream_create(void **stream) {
-    return cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t *>(stream), cudaStreamNonBlocking);
+    return result_of(
+        cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t *>(stream), cudaStreamNonBlocking));
 }
 
 int stream_destroy(void *stream) {
-    return cudaStreamDestroy(stream_of(stream));
+    return result_of(cudaStreamDestroy(stream_of(stream)));
 }
 
 int stream_wait(void *stream) {
-    return cudaStreamSynchronize(stream_of(stream));
+    return result_of(cudaStreamSynchronize(stream_of(stream)));
 }
 
 int event_create(void **event) {
-    return cudaEventCreateWithFlags(reinterpret_cast<cudaEvent_t *>(event), cudaEventDisableTiming);
+    return result_of(
+        cudaEventCreateWithFlags(reinterpret_cast<cudaEvent_t *>(event), cudaEventDisableTiming));
 }
 
 int event_destroy(void *event) {
-    return cudaEventDestroy(static_cast<cudaEvent_t>(event));
+    return result_of(cudaEventDestroy(static_cast<cudaEvent_t>(event)));
 }
 
 int event_record(void *event, void *stream) {
-    return cudaEventRecord(static_cast<cudaEvent_t>(event), stream_of(stream));
+    return result_of(cudaEventRecord(static_cast<cudaEvent_t>(event), stream_of(stream)));
 }
 
 int event_wait(void *event) {
-    return cudaEventSynchronize(static_cast<cudaEvent_t>(event));
+    return result_of(cudaEventSynchronize(static_cast<cudaEvent_t>(event)));
 }
 
 /* Thread-local: what other threads do on the device meanwhile neither joins nor breaks the capture. */
 int capture_begin(void *stream) {
-    return cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal);
+    return result_of(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal));
 }
 
 int capture_end(void *stream, void **result) {
@@ -113,16 +123,17 @@ int capture_end(void *stream, void **result) {
     int code = cudaStreamEndCapture(stream_of(stream), &graph);
     if (code == 0) code = cudaGraphInstantiate(&exec, graph, 0);
     if (graph != nullptr) cudaGraphDestroy(graph);
+    if (code != 0) cudaGetLastError();
     *result = code == 0 ? exec : nullptr;
     return code;
 }
 
 int graph_launch(void *graph, void *stream) {
-    return cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(stream));
+    return result_of(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(stream)));
 }
 
 int graph_destroy(void *graph) {
-    return cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+    return result_of(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)));
 }
 
 int launch(const hr_cuda_launch *l, void *stream) {
@@ -143,11 +154,11 @@ const char *error_text(int code) {
 }
 
 int device_count(int *count) {
-    return cudaGetDeviceCount(count);
+    return result_of(cudaGetDeviceCount(count));
 }
 
 int set_device(int device) {
-    return cudaSetDevice(device);
+    return result_of(cudaSetDevice(device));
 }
 
 } // namespace
