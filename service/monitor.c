@@ -7,6 +7,7 @@
 #include "base/metrics_process.h"
 #include "kernels/backend.h"
 #include "service/http.h"
+#include "service/repository_metrics.h"
 #include "service/service_metrics.h"
 
 enum { MAX_AGE_MS = 10000 }; /* of a connection; as long as Prometheus waits for an answer */
@@ -83,6 +84,8 @@ hr_status hr_monitor_serving(hr_monitor *monitor, hr_repository *repository, hr_
                              hr_server *server, hr_error *err) {
     if (monitor == NULL) return HR_OK;
     hr_status status = hr_metrics_add(monitor->metrics, hr_server_collect, server, err);
+    if (status == HR_OK)
+        status = hr_metrics_add(monitor->metrics, hr_repository_metrics_collect, repository, err);
     if (status != HR_OK) return status;
     hr_service_metrics_watch(monitor->service, repository, pipeline);
     monitor->repository = repository;

@@ -281,8 +281,8 @@ static void add_hole(const char *name, uint64_t rows, uint64_t dim) {
     assert_true(n_data < sizeof data);
     fclose(file);
     snprintf(entry, sizeof entry,
-             ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%llu,%llu],\"data_offsets\":[%zu,%llu]}}", name,
-             (unsigned long long)rows, (unsigned long long)dim, n_data, (unsigned long long)(n_data + size));
+             ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%llu,%llu],\"data_offsets\":[%zu,%zu]}}", name,
+             (unsigned long long)rows, (unsigned long long)dim, n_data, (size_t)(n_data + size));
     *strrchr(header, '}') = '\0';
     file = fopen(path, "wb");
     nbytes = strlen(header) + strlen(entry);
