@@ -143,7 +143,8 @@ static hr_status merge_versions(hr_version_group *group, const hr_model_folder *
         hr_version *version = hr_group_add(group, found->version);
         if (version == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
         version->on_disk = true;
-        version->settled = hr_version_stamps_equal(&version->seen, &found->stamp);
+        version->settled = version->looked_at && hr_version_stamps_equal(&version->seen, &found->stamp);
+        version->looked_at = true;
         if (!version->settled) version->held = false;
         version->seen = found->stamp;
     }

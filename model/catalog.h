@@ -15,6 +15,7 @@ typedef struct hr_version {
     uint64_t version;
     hr_version_stamp seen; /* as at the last look */
     bool on_disk;          /* at the last look */
+    bool looked_at;        /* once at least */
     bool settled;          /* the files were the same at two looks: nobody is writing them */
     bool kept;             /* asked for by a call, against the policy */
     bool held;             /* unloaded by a call: not for the policy to load until the files change */

@@ -237,15 +237,20 @@ static void check_surplus(loader *l) {
 }
 
 static hr_status allocate_values(loader *l, hr_plan_tensors *tensors) {
-    size_t nbytes = l->n_values * sizeof *tensors->values;
-    uint64_t needed = nbytes + l->n_by_use[NETWORK] * PACKING_NBYTES, available = hr_memory_available();
-    if (needed > available)
+    uint64_t nbytes, packing, needed;
+    if (__builtin_mul_overflow(l->n_values, sizeof *tensors->values, &nbytes) ||
+        __builtin_mul_overflow(l->n_by_use[NETWORK], (uint64_t)PACKING_NBYTES, &packing) ||
+        __builtin_add_overflow(nbytes, packing, &needed))
+        needed = UINT64_MAX;
+    uint64_t available = hr_memory_available();
+    if (needed == UINT64_MAX || needed > available)
         return hr_error_set(l->err, HR_OUT_OF_MEMORY,
                             "the tensors and their packed form need %llu bytes of memory, %llu are available",
                             (unsigned long long)needed, (unsigned long long)available);
     tensors->values = aligned_alloc(ALIGNMENT_VALUES * sizeof *tensors->values, nbytes);
     if (tensors->values == NULL) {
-        return hr_error_set(l->err, HR_OUT_OF_MEMORY, "no memory for %zu bytes of tensors", nbytes);
+        return hr_error_set(l->err, HR_OUT_OF_MEMORY, "no memory for %llu bytes of tensors",
+                            (unsigned long long)nbytes);
     }
     tensors->nbytes = nbytes;
     l->values = tensors->values;

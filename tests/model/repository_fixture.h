@@ -62,6 +62,7 @@ void expect_change(const repository_fixture *f, hr_repository_action action, con
 
 /* Has the folders looked at, twice: what nobody writes any more is settled then, and its loading begun. */
 void look(const repository_fixture *f);
+void look_once(const repository_fixture *f);
 
 /* ---- Models ---- */
 

@@ -39,6 +39,7 @@ static bool same_bits(const float a[2], const float b[2]) {
 }
 
 static void *request_until_stopped(void *arg) {
+    const struct timespec breath = {.tv_nsec = 20000};
     requester *r = arg;
     while (!atomic_load(r->stop)) {
         hr_model *model;
@@ -55,6 +56,7 @@ static void *request_until_stopped(void *arg) {
         r->newest = version;
         hr_model_unref(model);
         atomic_fetch_add(&r->n_answers, 1);
+        nanosleep(&breath, NULL); /* or the loading thread would get next to no CPU */
     }
     return NULL;
 }

@@ -315,6 +315,8 @@ static void a_shutdown_answers_who_waits_for_a_load(void **state) {
     peer_call *call = begin_load(a, 0);
     while (sem_wait(&gate_reached) != 0) continue;
     hr_repository_drain(a->f->repository);
+    load(a, "home", 1, UNAVAILABLE, "the server is shutting down");
+    homerank__v1__get_status_response__free_unpacked(status_of(a, "home", 9, OK), NULL);
     assert_int_equal(hr_thread_start(&thread, "shutdown", shut_down, a->server, NULL), HR_OK);
     assert_int_equal(peer_finish(call, text), UNAVAILABLE);
     assert_string_equal(text, "the server is shutting down");
