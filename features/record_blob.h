@@ -10,7 +10,8 @@
 #include "base/arena.h"
 #include "features/store.h"
 
-/* n_fields: of a record of FIELDS or VALUES. The block of a record that is MISSING is empty; a ROW has none. */
+/* n_fields: of a record of FIELDS or VALUES. The block of a record that is MISSING is empty; a ROW has none.
+ */
 size_t hr_record_blob_nbytes(const hr_record *record, size_t n_fields);
 void hr_record_blob_write(const hr_record *record, size_t n_fields, void *blob); /* aligned to 4 */
 

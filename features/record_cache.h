@@ -85,7 +85,7 @@ bool hr_record_cache_ticket_holds(hr_record_cache *cache, const hr_record_key *k
 
 /* Keeps what the store answered, in the place of an older entry. The version for the record, or 0 where it is
  * not kept: void ticket, no cover or one that has ended, not answered, too large, out of memory. n_fields: of
- * a record of FIELDS. */
+ * a record of FIELDS or VALUES. */
 uint64_t hr_record_cache_put_record(hr_record_cache *cache, const hr_record_key *key, hr_record_ticket ticket,
                                     const hr_record *record, size_t n_fields, uint64_t now_ns);
 

@@ -54,6 +54,8 @@ typedef struct hr_options {
 
     const char *store;
     uint32_t store_connections, store_connect_timeout_ms, store_timeout_ms;
+    uint64_t cache_bytes; /* 0: no cache */
+    uint32_t cache_ttl_ms, cache_max_stale_ms, cache_heartbeat_ms;
 
     const char *listen, *http, *admin;       /* http, admin "": not asked for */
     const char *exposures, *exposure_stream; /* "": not asked for */

@@ -75,7 +75,22 @@ const hr_option_row hr_option_rows[] = {
      .help = "A connection to Redis that takes longer is given up and tried again."},
     {.name = "store-timeout-ms", UINT32(1, 600000), MEMBER(store_timeout_ms), .fallback = "200",
      .commands = SERVE | SCORE, .in_file = true,
-     .help = "A fetch that takes longer is answered with defaults, and the response says so."},
+     .help = "A fetch that takes longer is answered with stale records or defaults, and the response says so."},
+
+    /* The cache of encoded records. */
+    {.name = "cache-bytes", UINT64(0, 1ull << 40), MEMBER(cache_bytes), .fallback = "268435456",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "Memory for records read from Redis, encoded; 0 is none, else at least 1048576."},
+    {.name = "cache-ttl-ms", UINT32(0, 604800000), MEMBER(cache_ttl_ms), .fallback = "60000",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "A cached record is read again after so long even if Redis has told of no change; 0 is never."},
+    {.name = "cache-max-stale-ms", UINT32(0, 604800000), MEMBER(cache_max_stale_ms), .fallback = "60000",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "So long after its time a cached record may stand in while Redis does not answer; then defaults do."},
+    {.name = "cache-heartbeat-ms", UINT32(10, 600000), MEMBER(cache_heartbeat_ms), .fallback = "1000",
+     .commands = SERVE | SCORE, .in_file = true,
+     .help = "A connection that tells of changed records is given up, and what it vouched for with it, after such "
+             "a silence."},
 
     /* The server. */
     {.name = "listen", ADDRESS, MEMBER(listen), .fallback = "127.0.0.1:50051", .commands = SERVE,
@@ -151,7 +166,8 @@ const hr_option_row hr_option_rows[] = {
      .help = "A free thread waits as long for a batch to fill; 0 takes what is there at once."},
     {.name = "strict-features", BOOL, MEMBER(strict_features), .fallback = "false",
      .commands = SERVE | SCORE, .in_file = true,
-     .help = "A store that cannot answer makes a request UNAVAILABLE instead of scored with defaults."},
+     .help = "A store that cannot answer makes a request UNAVAILABLE instead of scored with stale records or "
+             "defaults."},
 
     /* Files. */
     {.name = "in", TEXT("FILE"), MEMBER(in), .commands = SCORE | FEATURES_LOAD, .required = true,

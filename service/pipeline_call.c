@@ -44,6 +44,7 @@ void hr_call_fetch(hr_call_state *state, hr_store *store, void (*done)(hr_fetch 
     fetch->n_items = request->n_item_ids;
     fetch->fields[HR_ENTITY_USER] = hr_encoder_fields(encoder, HR_ENTITY_USER);
     fetch->fields[HR_ENTITY_ITEM] = hr_encoder_fields(encoder, HR_ENTITY_ITEM);
+    fetch->schema = hr_model_schema(state->assignment.model);
     fetch->deadline_ns = state->call->deadline_ns;
     fetch->arena = state->call->arena;
     fetch->done = done;
@@ -94,31 +95,55 @@ static hr_status response_create(hr_call_state *state, hr_error *err) {
     return HR_OK;
 }
 
-static uint32_t count_missing(const hr_fetch *fetch) {
-    uint32_t n_missing = 0;
-    for (size_t i = 0; i < fetch->n_items; i++)
-        n_missing += fetch->items == NULL || fetch->items[i].kind == HR_RECORD_MISSING;
-    return n_missing;
+typedef struct record_counts {
+    uint32_t n_missing;   /* items that the store does not have, or did not give */
+    uint32_t n_stale;     /* items of which an older record stands in */
+    uint32_t n_defaulted; /* records, the user's too, that the store did not give and nothing stands in for */
+} record_counts;
+
+static record_counts count_records(const hr_fetch *fetch) {
+    record_counts counts = {.n_defaulted = !fetch->user.answered && !fetch->user.stale};
+    if (fetch->items == NULL)
+        counts.n_missing = (uint32_t)fetch->n_items; /* there was not even room to say more */
+    for (size_t i = 0; fetch->items != NULL && i < fetch->n_items; i++) {
+        const hr_record *record = &fetch->items[i];
+        counts.n_missing += record->kind == HR_RECORD_MISSING;
+        counts.n_stale += record->stale;
+        counts.n_defaulted += !record->answered && !record->stale;
+    }
+    return counts;
+}
+
+/* The store has failed, and the caller takes what there is. */
+static hr_status report_degradation(hr_call_state *state, const record_counts *counts, hr_error *err) {
+    const hr_fetch *fetch = &state->fetch;
+    const uint32_t n_stale = counts->n_stale + fetch->user.stale;
+    char stale[40] = "", text[HR_ERROR_MESSAGE_SIZE + 128];
+    state->call->response->features->store_error = (char *)fetch->error.message;
+    if (n_stale > 0) snprintf(stale, sizeof stale, "%" PRIu32 " stale records", n_stale);
+    snprintf(text, sizeof text, "features: %s%s%s used where the store did not answer: %s", stale,
+             n_stale > 0 && counts->n_defaulted > 0 ? " and " : "",
+             n_stale == 0 || counts->n_defaulted > 0 ? "defaults" : "", fetch->error.message);
+    return add_warning(state->call, text, err);
 }
 
 /* What the caller is told of the features, and whether they may be used at all. */
 static hr_status report_features(hr_call_state *state, bool strict, hr_error *err) {
     hr_rank_call *call = state->call;
     const hr_fetch *fetch = &state->fetch;
+    const record_counts counts = count_records(fetch);
     Homerank__V1__FeatureStatus *features = call->response->features;
     features->user_found = fetch->user.kind != HR_RECORD_MISSING;
-    features->items_missing = count_missing(fetch);
+    features->items_missing = counts.n_missing;
+    features->items_stale = counts.n_stale;
     state->report.user_missing = !features->user_found;
-    state->report.items_missing = features->items_missing;
+    state->report.items_missing = counts.n_missing;
+    state->report.items_stale = counts.n_stale;
     state->report.store_failed = fetch->error.code != HR_OK;
     if (fetch->error.code == HR_OK) return HR_OK;
     if (call->request->strict_features || strict)
         return hr_error_set(err, HR_UNAVAILABLE, "features: %s", fetch->error.message);
-    features->store_error = (char *)fetch->error.message;
-    char text[HR_ERROR_MESSAGE_SIZE + 64];
-    snprintf(text, sizeof text, "features: defaults used where the store did not answer: %s",
-             fetch->error.message);
-    return add_warning(call, text, err);
+    return report_degradation(state, &counts, err);
 }
 
 static hr_status encode_shared(hr_call_state *state, hr_arena *scratch, hr_error *err) {

@@ -10,6 +10,11 @@ static hr_status open_store(const hr_options *options, hr_runtime *runtime, hr_e
     store.connect_timeout_ms = options->store_connect_timeout_ms;
     store.command_timeout_ms = options->store_timeout_ms;
     store.n_connections = options->store_connections;
+    store.cache_nbytes = options->cache_bytes;
+    store.cache_ttl_ms = options->cache_ttl_ms;
+    store.cache_max_stale_ms = options->cache_max_stale_ms;
+    store.cache_heartbeat_ms = options->cache_heartbeat_ms;
+    store.max_fetch_nbytes = options->max_call_bytes;
     return hr_store_open(options->store, &store, &runtime->store, err);
 }
 

@@ -12,6 +12,9 @@ from homerank_eval import Model, read_store
 import compare
 
 
+NO_CACHE = ("--cache-bytes", "0")  # test_cache.py has what it changes
+
+
 class Load:
     """Threads that send one request over and over; every call's outcome is kept."""
 
@@ -74,7 +77,8 @@ class Degradation(harness.Case):
     def test_redis_may_die_and_come_back_while_requests_run(self):
         redis = self.start_redis()
         self.must_run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
-        server = self.start_server("--models", self.path("models"), "--store", redis.uri())
+        server = self.start_server("--models", self.path("models"), "--store", redis.uri(),
+                                   *NO_CACHE)
         load = Load(server, self.request)
         self.addCleanup(load.stop)
         load.wait_for(is_whole, "with features")
@@ -100,7 +104,8 @@ class Degradation(harness.Case):
         redis = self.start_redis()
         self.must_run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
         redis.kill()
-        server = self.start_server("--models", self.path("models"), "--store", redis.uri())
+        server = self.start_server("--models", self.path("models"), "--store", redis.uri(),
+                                   *NO_CACHE)
         load = Load(server, self.request, 1)
         self.addCleanup(load.stop)
         load.wait_for(is_degraded, "with defaults")
@@ -113,7 +118,8 @@ class Degradation(harness.Case):
     def test_a_strict_request_is_unavailable_while_redis_is_down(self):
         redis = self.start_redis()
         self.must_run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
-        server = self.start_server("--models", self.path("models"), "--store", redis.uri())
+        server = self.start_server("--models", self.path("models"), "--store", redis.uri(),
+                                   *NO_CACHE)
         strict = harness.request_of_json(self.line, strict_features=True)
         with server.connect() as client:
             self.check(client.rank_request(strict), self.store)
@@ -125,7 +131,8 @@ class Degradation(harness.Case):
     def test_values_of_a_wrong_type_or_truncated_count_as_missing_and_are_counted(self):
         redis = self.start_redis()
         self.must_run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
-        server = self.start_server("--models", self.path("models"), "--store", redis.uri())
+        server = self.start_server("--models", self.path("models"), "--store", redis.uri(),
+                                   *NO_CACHE)
         items = self.line["item_ids"]
         with redis.connect() as connection, server.connect() as client:
             n_before = client.rank_request(self.request).features.values_invalid
@@ -158,7 +165,8 @@ class Degradation(harness.Case):
     def test_sigterm_under_load_answers_every_accepted_call(self):
         redis = self.start_redis()
         self.must_run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
-        server = self.start_server("--models", self.path("models"), "--store", redis.uri())
+        server = self.start_server("--models", self.path("models"), "--store", redis.uri(),
+                                   *NO_CACHE)
         load = Load(server, self.request, 8)
         self.addCleanup(load.stop)
         load.wait_for(is_whole, "with features")
