@@ -75,9 +75,9 @@ bool hr_store_is_synchronous(const hr_store *store) {
     return store->i->synchronous;
 }
 
-void hr_store_count(const hr_store *store, hr_store_counts *counts) {
-    memset(counts, 0, sizeof *counts);
-    if (store->i->count != NULL) store->i->count(store->context, counts);
+bool hr_store_count(const hr_store *store, hr_store_counts *counts) {
+    *counts = (hr_store_counts){0};
+    return store->i->count != NULL && store->i->count(store->context, counts);
 }
 
 const char *hr_store_label(const hr_store *store) {

@@ -153,8 +153,8 @@ typedef struct hr_cache_stats {
     uint64_t n_joins;         /* records that another fetch had already asked for: waited for with it */
     uint64_t n_stale;         /* stale records that stood in for a store's answer */
     uint64_t n_evictions;     /* entries given up for room */
-    uint64_t n_invalidations; /* keys that the store said had changed */
-    uint64_t n_losses;        /* times that all of a server's entries became doubtful at once */
+    uint64_t n_invalidations; /* entries that a change of their record outdated */
+    uint64_t n_losses;        /* times that all entries from a server became doubtful at once */
     uint64_t nbytes, n_entries;
 } hr_cache_stats;
 
@@ -188,8 +188,9 @@ typedef struct hr_store_counts {
 #undef HR_STORE_COUNT_MEMBER
 } hr_store_counts;
 
-/* Any thread; each count is exact, all of them together are not of one moment. */
-void hr_store_count(const hr_store *store, hr_store_counts *counts);
+/* False, and all zero, where the store counts nothing. Any thread; each count is exact, all of them together
+ * are not of one moment. */
+bool hr_store_count(const hr_store *store, hr_store_counts *counts);
 
 /* "redis://HOST:PORT/DB?..." without the password, for logs. */
 const char *hr_store_label(const hr_store *store);

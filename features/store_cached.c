@@ -482,9 +482,9 @@ static void cached_stats(void *context, hr_cache_stats *stats) {
     hr_record_cache_stats(store->cache, stats);
 }
 
-static void cached_count(const void *context, hr_store_counts *counts) {
+static bool cached_count(const void *context, hr_store_counts *counts) {
     const cached_store *store = context;
-    store->i->count(store->context, counts);
+    return store->i->count != NULL && store->i->count(store->context, counts);
 }
 
 /* The store behind first: with its last fetch the last flight has landed and nobody waits. */

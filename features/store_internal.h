@@ -15,8 +15,8 @@ typedef struct hr_store_i {
     void (*close)(void *context);                  /* see hr_store_close */
     /* (optional) see hr_store_cache_stats; NULL: it has no cache */
     void (*cache_stats)(void *context, hr_cache_stats *stats);
-    /* (optional) Adds to zeroed counts; without it they stay 0. */
-    void (*count)(const void *context, hr_store_counts *counts);
+    /* (optional) Adds to zeroed counts; false, as without it: nothing is counted. */
+    bool (*count)(const void *context, hr_store_counts *counts);
 } hr_store_i;
 
 extern const hr_store_i hr_store__none; /* its context is NULL */

@@ -73,12 +73,13 @@ static void cluster_told(void *context) {
     hr_redis_reads_resume(store->reads);
 }
 
-static void redis_count(const void *context, hr_store_counts *counts) {
+static bool redis_count(const void *context, hr_store_counts *counts) {
     const redis_store *store = context;
 #define READ_COUNT(name, text)                                                                               \
     counts->name += atomic_load_explicit(&store->counts.name, memory_order_relaxed);
     HR_STORE_COUNT_MAP(READ_COUNT)
 #undef READ_COUNT
+    return true;
 }
 
 /* --- opening and closing ----------------------------------------------------------------------------------

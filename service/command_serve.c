@@ -14,6 +14,7 @@
 #include "service/monitor.h"
 #include "service/runtime.h"
 #include "service/server.h"
+#include "service/store_metrics.h"
 
 /* What happens of answers that were sent. */
 typedef struct after_answers {
@@ -132,6 +133,8 @@ static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monito
     hr_status status = open_after(options, runtime->pipeline, monitor, &after, err);
     if (!status) status = start_server(options, runtime->pipeline, &after, &server, err);
     if (!status) status = start_admin(options, runtime->repository, &admin, err);
+    if (!status)
+        status = hr_metrics_add(hr_monitor_metrics(monitor), hr_store_metrics_collect, runtime->store, err);
     if (!status) status = hr_monitor_serving(monitor, runtime->repository, runtime->pipeline, server, err);
     if (!status) {
         log_listening(options, runtime, server);

@@ -140,7 +140,8 @@ class Metrics(harness.Case):
     def test_every_call_is_counted_once_and_all_add_up(self):
         redis = self.start_redis()
         self.must_run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
-        server = self.serve("--pollers", "1", "--max-queued-calls", "4", "--store-timeout-ms", "600000", store=redis.uri())
+        server = self.serve("--pollers", "1", "--max-queued-calls", "4", "--store-timeout-ms", "600000", "--cache-bytes",
+                            "0", store=redis.uri())
         answers = self.send_all_sorts(server, redis)
         n_items = sum(len(answer) for answer in answers)
         n_defaulted = sum(1 for a in answers if not a.features.user_found or a.features.items_missing or
@@ -192,7 +193,7 @@ class Metrics(harness.Case):
     def test_a_store_that_is_down_is_counted(self):
         redis = self.start_redis()
         self.must_run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
-        server = self.serve(store=redis.uri())
+        server = self.serve("--cache-bytes", "0", store=redis.uri())
         with server.connect() as client:
             client.rank_request(self.request())
             redis.kill()
@@ -231,7 +232,7 @@ class Metrics(harness.Case):
 
     def test_the_documentation_lists_every_family(self):
         # Started with whatever has metrics of its own.
-        server = self.serve("--exposures", self.path("exposures.jsonl"))
+        server = self.serve("--exposures", self.path("exposures.jsonl"), store=self.start_redis().uri())
         with server.connect() as client:
             client.rank_request(self.request())
         families = self.wait_idle().families
@@ -245,6 +246,30 @@ class Metrics(harness.Case):
         with open(os.path.join(harness.ROOT, "docs", "operations.md"), encoding="utf-8") as lines:
             listed = [line.rstrip("\n") for line in lines if re.match(r"\| `(homerank|process)_", line)]
         self.assertEqual(sorted(listed), sorted(found), "docs/operations.md: the table of metrics is out of date")
+
+    def test_the_cache_is_counted(self):
+        redis = self.start_redis()
+        self.must_run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
+        server = self.serve(store=redis.uri())
+        server.wait_for_log('"redis tells of changed records')
+        count = lambda name: Scrape(self.port).sum("homerank_cache_" + name)
+        with server.connect() as client, redis.connect() as connection:
+            for _ in range(3):
+                client.rank_request(self.request())
+            self.assertEqual((count("misses_total"), count("hits_total"), count("entries")), (41, 82, 41))
+            client.rank_request(self.request(items=["nobody"] * 3))
+            self.assertEqual((count("misses_total"), count("joins_total")), (42, 2))
+            client.rank_request(self.request(items=["nobody"] * 3))
+            self.assertEqual(count("negative_hits_total"), 3)
+            self.assertGreater(count("bytes"), 41 * 100)
+            connection.delete("hr:item:" + self.items[0])
+            harness.poll_until(lambda: count("invalidations_total") == 1, "the change to be heard of")
+            redis.kill()
+            harness.poll_until(lambda: count("losses_total") == 1, "the loss to be heard of")
+            self.assertEqual(client.rank_request(self.request()).features.items_stale, 40)
+            self.assertEqual(count("stale_total"), 41)
+        self.assertEqual(Scrape(self.port).sum("homerank_store_fetches_total"), 3)
+        self.assertEqual(server.terminate(), 0)
 
     # Readiness.
 
