@@ -63,6 +63,8 @@ hr_status hr_lmdb_env_open(const char *path, hr_lmdb_mode mode, MDB_env **env, M
 
 hr_status hr_lmdb_env_grow(MDB_env *env, hr_error *err) {
     MDB_envinfo info;
+    int n_dead = 0;
+    if (mdb_reader_check(env, &n_dead) == 0 && n_dead > 0) return HR_OK;
     int rc = mdb_env_info(env, &info);
     if (rc == 0)
         rc = info.me_mapsize > SIZE_MAX / 4 ? MDB_MAP_FULL : mdb_env_set_mapsize(env, info.me_mapsize * 2);

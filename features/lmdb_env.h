@@ -22,7 +22,8 @@ typedef enum hr_lmdb_mode {
  * Errors: NOT_FOUND (nothing at path), IO (path is a file; LMDB's reason), each naming the path. */
 hr_status hr_lmdb_env_open(const char *path, hr_lmdb_mode mode, MDB_env **env, MDB_dbi *dbi, hr_error *err);
 
-/* Doubles the map after MDB_MAP_FULL; no transaction of this process may be open. Errors: IO. */
+/* Makes room after MDB_MAP_FULL: frees what readers that died have held, or else doubles the map; no
+ * transaction of this process may be open. Errors: IO. */
 hr_status hr_lmdb_env_grow(MDB_env *env, hr_error *err);
 
 /* LMDB's longest key, and the size of a buffer for one. */

@@ -1,9 +1,13 @@
-/* `features load` and `features get`: records from lines of JSON into a store, and back.
+/* `features load` and `features get`: records from lines of JSON, or rows of CSV (load_csv.h), into a store,
+ * and back.
  *
  * A line is {"entity":"user"|"item","id":"...","features":{...}}; an id is a string or an integer; features
  * are in the JSON form of DESIGN 5. Records go into the store in the layout of its URI: one packed
  * FeatureMap, or a Redis hash with one text per feature (lists joined by commas). A record replaces the one
  * that was there.
+ *
+ * A load reads lines on several threads and, of Redis, writes on several connections; of two records of one
+ * id the later in the file stays. Its memory does not grow with the file.
  *
  * Synchronous; for tools, which ignore SIGPIPE (a store's server may go away). One load per thread.
  */
@@ -24,6 +28,14 @@ typedef struct hr_load_options {
     const atomic_bool *stop; /* once true, the load commits what it has and ends; may be NULL */
     FILE *messages;          /* one line per bad line of the input, and the progress bar; NULL: none */
     bool progress;           /* draw the bar: messages is a terminal */
+    bool csv;                /* rows of CSV below a header, not lines of JSON */
+    const char *entity;      /* csv: of all rows, "user" or "item"; NULL: there is a column */
+    uint32_t n_threads;      /* that read lines; 0: one per CPU */
+    uint32_t n_connections;  /* redis: 1 to 64; 0: 4 */
+    uint32_t ttl_s;          /* redis: records expire after that; 0: never */
+    uint64_t rate;           /* records a second, at most; 0: as fast as it goes */
+    const char *resume;      /* path of a file that remembers where to go on, removed once all is loaded; a
+                                load that finds one begins there. NULL: none */
 } hr_load_options;
 
 typedef struct hr_load_result {

@@ -1,154 +1,306 @@
-/* Records into Redis: a pipeline of commands a batch, their replies read at its commit.
+/* Records into Redis: a connection a lane, a pipeline of commands a batch.
  *
- * A hash record replaces the one before as a whole, between MULTI and EXEC: readers see the old one or the
- * new one. */
+ * A batch is the commands as they are sent. While it is written, what the server has answered is read, so
+ * that neither side waits for the other's buffers. A hash record replaces the one before as a whole, between
+ * MULTI and EXEC: readers see the old one or the new one. */
+#include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "features/record_text.h"
 #include "features/record_writer.h"
+#include "features/redis_reader.h"
 #include "features/redis_sync.h"
 #include "features/store_internal.h"
 
-enum { BATCH_RECORDS = 1000, BATCH_NBYTES = 8 << 20, RECORD_ARENA_NBYTES = 512 << 20 };
+enum { BATCH_RECORDS = 1000, BATCH_NBYTES = 4 << 20, SILENCE_MS = 30000, READ_NBYTES = 16 << 10 };
 
 typedef struct redis_writer {
     hr_record_writer writer;
-    redisContext *redis;
     char prefix[HR_STORE_PREFIX_SIZE];
-    hr_store_layout layout;
-    hr_arena *arena;  /* one record's; reset before each */
-    size_t n_replies; /* to be read at commit */
+    char server[HR_ADDRESS_TEXT_SIZE];
+    uint32_t ttl_s;
+    redisContext *lanes[HR_RECORD_WRITER_MAX_LANES]; /* (n_lanes) */
 } redis_writer;
+
+static hr_status out_of_memory(hr_error *err) {
+    return hr_error_set(err, HR_OUT_OF_MEMORY, "redis: out of memory for a batch of records");
+}
 
 static hr_status too_large(hr_error *err) {
     return hr_error_set(err, HR_INVALID_ARGUMENT, "the record is too large");
 }
 
-static hr_status send(redis_writer *w, size_t argc, const char **argv, const size_t *nbytes, hr_error *err) {
-    if (redisAppendCommandArgv(w->redis, (int)argc, argv, nbytes) != REDIS_OK)
-        return hr_error_set(err, HR_OUT_OF_MEMORY, "redis: %s", w->redis->errstr);
-    w->n_replies++;
-    for (size_t i = 0; i < argc; i++) w->writer.nbytes_taken += nbytes[i];
+/* --- batches ----------------------------------------------------------------------------------------------
+ */
+
+enum { HEAD_NBYTES = 24 }; /* "*<n>\r\n" or "$<n>\r\n" at most */
+
+static uint8_t *put_head(uint8_t *at, char type, size_t n) {
+    char digits[20];
+    int n_digits = 0;
+    do digits[n_digits++] = (char)('0' + n % 10);
+    while ((n /= 10) > 0);
+    *at++ = (uint8_t)type;
+    while (n_digits > 0) *at++ = (uint8_t)digits[--n_digits];
+    *at++ = '\r';
+    *at++ = '\n';
+    return at;
+}
+
+static uint8_t *put_bytes(uint8_t *at, const void *bytes, size_t nbytes) {
+    if (nbytes > 0) memcpy(at, bytes, nbytes);
+    return at + nbytes;
+}
+
+static uint8_t *put_text(uint8_t *at, const void *text, size_t nbytes) {
+    at = put_bytes(put_head(at, '$', nbytes), text, nbytes);
+    return put_bytes(at, "\r\n", 2);
+}
+
+static uint8_t *put_word(uint8_t *at, const char *word) {
+    return put_text(at, word, strlen(word));
+}
+
+static uint8_t *put_key(const redis_writer *w, uint8_t *at, hr_entity entity, const char *id) {
+    const size_t n_prefix = strlen(w->prefix), n_id = strlen(id);
+    at = put_head(at, '$', n_prefix + 6 + n_id);
+    at = put_bytes(at, w->prefix, n_prefix);
+    at = put_bytes(at, entity == HR_ENTITY_USER ? ":user:" : ":item:", 6);
+    at = put_bytes(at, id, n_id);
+    return put_bytes(at, "\r\n", 2);
+}
+
+static uint8_t *put_ttl(const redis_writer *w, uint8_t *at) {
+    char seconds[16];
+    snprintf(seconds, sizeof seconds, "%u", w->ttl_s);
+    return put_word(at, seconds);
+}
+
+static size_t key_room(const redis_writer *w, const char *id) {
+    return HEAD_NBYTES + strlen(w->prefix) + 8 + strlen(id);
+}
+
+/* SET key value, up to the value's text; *value is where that goes, finish_set goes behind it. */
+static uint8_t *begin_set(const redis_writer *w, uint8_t *at, hr_entity entity, const char *id,
+                          size_t nbytes) {
+    at = put_head(at, '*', w->ttl_s > 0 ? 5 : 3);
+    at = put_key(w, put_word(at, "SET"), entity, id);
+    return put_head(at, '$', nbytes);
+}
+
+static void finish_set(const redis_writer *w, hr_record_batch *batch, uint8_t *at) {
+    at = put_bytes(at, "\r\n", 2);
+    if (w->ttl_s > 0) at = put_ttl(w, put_word(at, "EX"));
+    batch->nbytes = (size_t)(at - batch->bytes);
+    batch->n_records++;
+    batch->n_replies++;
+}
+
+static size_t set_room(const redis_writer *w, const char *id, size_t nbytes) {
+    return 6 * HEAD_NBYTES + key_room(w, id) + nbytes;
+}
+
+static hr_status add_packed(const hr_record_writer *writer, hr_record_batch *batch, hr_entity entity,
+                            const char *id, const uint8_t *packed, size_t nbytes, hr_error *err) {
+    const redis_writer *w = (const redis_writer *)writer;
+    uint8_t *at = hr_record_batch_reserve(batch, set_room(w, id, nbytes));
+    if (at == NULL) return out_of_memory(err);
+    finish_set(w, batch, put_bytes(begin_set(w, at, entity, id, nbytes), packed, nbytes));
     return HR_OK;
 }
 
-static hr_status put_packed(redis_writer *w, const char *key, const Homerank__V1__FeatureMap *features,
-                            hr_error *err) {
-    size_t nbytes = homerank__v1__feature_map__get_packed_size(features);
-    uint8_t *value = hr_arena_alloc(w->arena, nbytes);
-    if (value == NULL) return too_large(err);
-    homerank__v1__feature_map__pack(features, value);
-    const char *argv[] = {"SET", key, (const char *)value};
-    const size_t lengths[] = {3, strlen(key), nbytes};
-    return send(w, 3, argv, lengths, err);
+static hr_status pack_features(const hr_record_writer *writer, hr_record_batch *batch, hr_entity entity,
+                               const char *id, const Homerank__V1__FeatureMap *features, hr_arena *arena,
+                               hr_error *err) {
+    (void)arena;
+    const redis_writer *w = (const redis_writer *)writer;
+    const size_t nbytes = homerank__v1__feature_map__get_packed_size(features);
+    uint8_t *at = hr_record_batch_reserve(batch, set_room(w, id, nbytes));
+    if (at == NULL) return out_of_memory(err);
+    at = begin_set(w, at, entity, id, nbytes);
+    finish_set(w, batch, at + homerank__v1__feature_map__pack(features, at));
+    return HR_OK;
 }
 
-/* HSET key field text ...; *argc is 2 where the record has no text at all. */
-static hr_status hset_arguments(redis_writer *w, const char *key, const Homerank__V1__FeatureMap *features,
-                                const char ***argv, size_t *argc, hr_error *err) {
-    *argv = hr_arena_calloc(w->arena, 2 + 2 * features->n_features, sizeof **argv);
-    if (*argv == NULL) return too_large(err);
-    (*argv)[0] = "HSET";
-    (*argv)[1] = key;
-    *argc = 2;
+/* The fields that have a text, as pairs of name and text in the arena; *n counts texts: two a pair. */
+static hr_status hash_texts(const Homerank__V1__FeatureMap *features, hr_arena *arena, const char ***texts,
+                            size_t *n, hr_error *err) {
+    *n = 0;
+    *texts = hr_arena_calloc(arena, 2 * features->n_features, sizeof **texts);
+    if (*texts == NULL) return too_large(err);
     for (size_t i = 0; i < features->n_features; i++) {
         const Homerank__V1__FeatureMap__FeaturesEntry *entry = features->features[i];
         const char *text = NULL;
-        hr_status status = entry->value != NULL ? hr_record_text(entry->value, w->arena, &text, err) : HR_OK;
+        hr_status status = entry->value != NULL ? hr_record_text(entry->value, arena, &text, err) : HR_OK;
         if (status != HR_OK) {
             hr_error_prefix(err, "feature %s", hr_quote(entry->key, strlen(entry->key)).text);
             return status;
         }
         if (text == NULL) continue;
-        (*argv)[(*argc)++] = entry->key;
-        (*argv)[(*argc)++] = text;
+        (*texts)[(*n)++] = entry->key;
+        (*texts)[(*n)++] = text;
     }
     return HR_OK;
 }
 
-static hr_status put_hash(redis_writer *w, const char *key, const Homerank__V1__FeatureMap *features,
+/* MULTI, DEL key, HSET key field text ..., EXPIRE key seconds, EXEC */
+static hr_status add_hash(const hr_record_writer *writer, hr_record_batch *batch, hr_entity entity,
+                          const char *id, const Homerank__V1__FeatureMap *features, hr_arena *arena,
                           hr_error *err) {
-    const char **hset = NULL;
-    size_t argc = 0;
-    hr_status status = hset_arguments(w, key, features, &hset, &argc, err);
+    const redis_writer *w = (const redis_writer *)writer;
+    const char **texts;
+    size_t n, room = 16 * HEAD_NBYTES + 3 * key_room(w, id);
+    hr_status status = hash_texts(features, arena, &texts, &n, err);
     if (status != HR_OK) return status;
-    size_t *lengths = hr_arena_calloc(w->arena, argc, sizeof *lengths);
-    if (lengths == NULL) return too_large(err);
-    for (size_t i = 0; i < argc; i++) lengths[i] = strlen(hset[i]);
-    const char *multi[] = {"MULTI"}, *del[] = {"DEL", key}, *exec[] = {"EXEC"};
-    const size_t multi_lengths[] = {5}, del_lengths[] = {3, lengths[1]}, exec_lengths[] = {4};
-    status = send(w, 1, multi, multi_lengths, err);
-    if (status == HR_OK) status = send(w, 2, del, del_lengths, err);
-    if (status == HR_OK && argc > 2) status = send(w, argc, hset, lengths, err);
-    if (status == HR_OK) status = send(w, 1, exec, exec_lengths, err);
-    return status;
-}
-
-static hr_status redis_put(hr_record_writer *writer, hr_entity entity, const char *id,
-                           const Homerank__V1__FeatureMap *features, hr_error *err) {
-    redis_writer *w = (redis_writer *)writer;
-    hr_arena_reset(w->arena);
-    size_t key_size = strlen(w->prefix) + strlen(id) + 16;
-    char *key = hr_arena_alloc(w->arena, key_size);
-    if (key == NULL) return too_large(err);
-    snprintf(key, key_size, "%s:%s:%s", w->prefix, hr_entity__name(entity), id);
-    hr_status status =
-        w->layout == HR_LAYOUT_HASH ? put_hash(w, key, features, err) : put_packed(w, key, features, err);
-    writer->n_taken += status == HR_OK;
-    return status;
-}
-
-/* EXEC's reply holds the replies of the commands before it, errors among them. */
-static hr_status check_elements(const redisReply *reply, hr_error *err) {
-    for (size_t i = 0; i < reply->elements; i++)
-        if (reply->element[i]->type == REDIS_REPLY_ERROR)
-            return hr_error_set(err, HR_UNAVAILABLE, "redis: %s",
-                                hr_quote(reply->element[i]->str, reply->element[i]->len).text);
+    for (size_t i = 0; i < n; i++) room += HEAD_NBYTES + strlen(texts[i]) + 2;
+    uint8_t *at = hr_record_batch_reserve(batch, room);
+    if (at == NULL) return out_of_memory(err);
+    at = put_word(put_head(at, '*', 1), "MULTI");
+    at = put_key(w, put_word(put_head(at, '*', 2), "DEL"), entity, id);
+    if (n > 0) at = put_key(w, put_word(put_head(at, '*', 2 + n), "HSET"), entity, id);
+    for (size_t i = 0; i < n; i++) at = put_word(at, texts[i]);
+    if (n > 0 && w->ttl_s > 0)
+        at = put_ttl(w, put_key(w, put_word(put_head(at, '*', 3), "EXPIRE"), entity, id));
+    at = put_word(put_head(at, '*', 1), "EXEC");
+    batch->nbytes = (size_t)(at - batch->bytes);
+    batch->n_records++;
+    batch->n_replies += 3 + (n > 0) + (n > 0 && w->ttl_s > 0);
     return HR_OK;
 }
 
-static hr_status redis_commit(hr_record_writer *writer, hr_error *err) {
-    redis_writer *w = (redis_writer *)writer;
+/* --- writing ----------------------------------------------------------------------------------------------
+ */
+
+/* Answers being counted. */
+typedef struct answers {
+    size_t n;
+    bool refused;
+    char reason[HR_REDIS_LINE_SIZE];
+} answers;
+
+static bool on_line(void *context, hr_redis_place place, bool is_error, const char *text, size_t nbytes) {
+    answers *a = context;
+    (void)place;
+    if (is_error && !a->refused) snprintf(a->reason, sizeof a->reason, "%s", hr_quote(text, nbytes).text);
+    a->refused |= is_error;
+    return true;
+}
+
+static bool on_array(void *context, hr_redis_place place, size_t n_elements) {
+    (void)context;
+    (void)place;
+    (void)n_elements;
+    return true;
+}
+
+static bool on_text(void *context, hr_redis_place place, const hr_redis_piece *piece) {
+    (void)context;
+    (void)place;
+    (void)piece;
+    return true;
+}
+
+static bool on_integer(void *context, hr_redis_place place, int64_t value) {
+    (void)context;
+    (void)place;
+    (void)value;
+    return true;
+}
+
+static bool on_nil(void *context, hr_redis_place place) {
+    (void)context;
+    (void)place;
+    return true;
+}
+
+static bool on_end(void *context) {
+    answers *a = context;
+    a->n++;
+    return true;
+}
+
+static hr_status failed(const redis_writer *w, const char *reason, hr_error *err) {
+    return hr_error_set(err, HR_UNAVAILABLE, "redis %s: %s", w->server, reason);
+}
+
+static bool would_block(void) {
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+}
+
+static hr_status read_answers(const redis_writer *w, int fd, hr_redis_reader *reader, hr_error *err) {
+    char bytes[READ_NBYTES];
+    const ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (n == 0) return failed(w, "the server closed the connection", err);
+    if (n < 0) return would_block() ? HR_OK : failed(w, strerror(errno), err);
+    if (hr_redis_reader_feed(reader, bytes, (size_t)n) == HR_REDIS_READ_ALL) return HR_OK;
+    return failed(w, reader->error, err);
+}
+
+static hr_status send_some(const redis_writer *w, int fd, const hr_record_batch *batch, size_t *sent,
+                           hr_error *err) {
+    const ssize_t n = send(fd, batch->bytes + *sent, batch->nbytes - *sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) return would_block() ? HR_OK : failed(w, strerror(errno), err);
+    *sent += (size_t)n;
+    return HR_OK;
+}
+
+static hr_status redis_write(hr_record_writer *writer, size_t lane, const hr_record_batch *batch,
+                             hr_error *err) {
+    static const hr_redis_reader_i reader_i = {on_array, on_text, on_line, on_integer, on_nil, on_end};
+    const redis_writer *w = (const redis_writer *)writer;
+    const int fd = w->lanes[lane]->fd;
+    answers got = {.n = 0};
+    hr_redis_reader reader;
+    hr_redis_reader_init(&reader, &reader_i, &got);
+    size_t sent = 0;
     hr_status status = HR_OK;
-    for (; w->n_replies > 0 && status == HR_OK; w->n_replies--) {
-        redisReply *reply = NULL;
-        status = hr_redis_sync_reply(w->redis, &reply, err);
-        if (status == HR_OK) status = check_elements(reply, err);
-        freeReplyObject(reply);
+    while (status == HR_OK && got.n < batch->n_replies && !got.refused) {
+        struct pollfd wait = {fd, (short)(POLLIN | (sent < batch->nbytes ? POLLOUT : 0)), 0};
+        const int n_ready = poll(&wait, 1, SILENCE_MS);
+        if (n_ready == 0) return failed(w, "no answer in time", err);
+        if (n_ready < 0 && errno != EINTR) return failed(w, strerror(errno), err);
+        if (n_ready < 0) continue;
+        if (wait.revents & (POLLIN | POLLERR | POLLHUP)) status = read_answers(w, fd, &reader, err);
+        if (status == HR_OK && (wait.revents & POLLOUT)) status = send_some(w, fd, batch, &sent, err);
     }
-    if (status != HR_OK) return status;
-    writer->n_taken = 0;
-    writer->nbytes_taken = 0;
-    return HR_OK;
+    if (status == HR_OK && got.refused) status = failed(w, got.reason, err);
+    return status;
 }
+
+/* --- opening and closing ----------------------------------------------------------------------------------
+ */
 
 static void redis_writer_close(hr_record_writer *writer) {
     redis_writer *w = (redis_writer *)writer;
-    if (w->redis != NULL) redisFree(w->redis);
-    hr_arena_destroy(w->arena);
+    for (size_t i = 0; i < writer->n_lanes; i++) redisFree(w->lanes[i]);
     free(w);
 }
 
-static const hr_record_writer_i redis_writer_i = {redis_put, redis_commit, redis_writer_close};
-
-hr_status hr_record_writer__open_redis(const hr_store_uri *uri, hr_record_writer **writer, hr_error *err) {
+hr_status hr_record_writer__open_redis(const hr_store_uri *uri, const hr_record_writer_options *options,
+                                       hr_record_writer **writer, hr_error *err) {
+    static const hr_record_writer_i packed_i = {add_packed, pack_features, redis_write, redis_writer_close},
+                                    hash_i = {NULL, add_hash, redis_write, redis_writer_close};
     redis_writer *w = calloc(1, sizeof *w);
     if (w == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "redis: out of memory");
-    w->arena = hr_arena_create(RECORD_ARENA_NBYTES);
+    memcpy(w->prefix, uri->prefix, sizeof w->prefix);
+    hr_address_format(&uri->servers[0], w->server);
+    w->ttl_s = options->ttl_s;
+    w->writer = (hr_record_writer){uri->layout == HR_LAYOUT_HASH ? &hash_i : &packed_i, 0, BATCH_RECORDS,
+                                   BATCH_NBYTES};
     hr_status status = HR_OK;
-    if (w->arena == NULL) status = hr_error_set(err, HR_OUT_OF_MEMORY, "redis: out of memory");
-    if (status == HR_OK) status = hr_redis_sync_connect(uri, &w->redis, err);
+    while (status == HR_OK && w->writer.n_lanes < options->n_lanes) {
+        status = hr_redis_sync_connect(uri, &w->lanes[w->writer.n_lanes], err);
+        w->writer.n_lanes += status == HR_OK;
+    }
     if (status != HR_OK) {
         redis_writer_close(&w->writer);
         return status;
     }
-    memcpy(w->prefix, uri->prefix, sizeof w->prefix);
-    w->layout = uri->layout;
-    w->writer.i = &redis_writer_i;
-    w->writer.batch_records = BATCH_RECORDS;
-    w->writer.batch_nbytes = BATCH_NBYTES;
     *writer = &w->writer;
     return HR_OK;
 }

@@ -46,9 +46,16 @@ static void park(lmdb_store *store, MDB_txn *txn) {
     if (!kept) mdb_txn_abort(txn);
 }
 
+/* Slots of readers are shared by all processes, and those of dead ones are only freed by who looks. */
+static int begin_new(lmdb_store *store, MDB_txn **txn) {
+    int n_dead = 0, rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, txn);
+    if (rc != MDB_READERS_FULL || mdb_reader_check(store->env, &n_dead) != 0 || n_dead == 0) return rc;
+    return mdb_txn_begin(store->env, NULL, MDB_RDONLY, txn);
+}
+
 static int begin(lmdb_store *store, MDB_txn **txn) {
     *txn = unpark(store);
-    if (*txn == NULL) return mdb_txn_begin(store->env, NULL, MDB_RDONLY, txn);
+    if (*txn == NULL) return begin_new(store, txn);
     int rc = mdb_txn_renew(*txn);
     if (rc != 0) mdb_txn_abort(*txn);
     return rc;

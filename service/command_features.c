@@ -12,6 +12,13 @@ int hr_command_features_load(const hr_options *options) {
         .stop = hr_command_stop_flag(),
         .messages = stderr,
         .progress = isatty(STDERR_FILENO) == 1,
+        .csv = options->csv,
+        .entity = options->entity[0] != '\0' ? options->entity : NULL,
+        .n_threads = options->load_threads,
+        .n_connections = options->connections,
+        .ttl_s = options->ttl_s,
+        .rate = options->load_rate,
+        .resume = options->resume[0] != '\0' ? options->resume : NULL,
     };
     hr_load_result result = {0};
     hr_error err;

@@ -71,7 +71,10 @@ typedef struct hr_options {
     bool strict_features;
 
     const char *in, *out; /* score, features load, load */
-    uint64_t from_line;
+    uint64_t from_line, load_rate;
+    uint32_t load_threads, ttl_s;
+    bool csv;
+    const char *resume;
 
     const char *target, *user, *items; /* rank */
     hr_option_list context;

@@ -81,7 +81,12 @@ static void write_items(const char *path, size_t n, size_t nbytes) {
 static hr_status load_from(const char *store, const char *path, uint64_t from_line, const atomic_bool *stop,
                            bool progress, hr_load_result *result, hr_error *err) {
     FILE *messages = tmpfile();
-    const hr_load_options options = {store, path, from_line, stop, messages, progress};
+    const hr_load_options options = {.store = store,
+                                     .in = path,
+                                     .from_line = from_line,
+                                     .stop = stop,
+                                     .messages = messages,
+                                     .progress = progress};
     hr_status status = hr_features_load(&options, result, err);
     rewind(messages);
     said[fread(said, 1, sizeof said - 1, messages)] = '\0';
