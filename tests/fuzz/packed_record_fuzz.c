@@ -9,6 +9,7 @@
  * it is neither both rows are the same; a row in two parts, every other value inline, is the row of both at
  * once.
  */
+#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
