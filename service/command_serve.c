@@ -1,8 +1,8 @@
 /* `homerank serve`: opens the store and the models, starts the pipeline and the server, waits for a signal.
  *
- * Signals are the main thread's: SIGTERM and SIGINT are blocked before gRPC starts threads of its own and
- * taken by sigwait. After the first, the accepted calls have --grace-ms to finish; a second ends the process
- * at once.
+ * Signals are the main thread's: SIGTERM, SIGINT and SIGHUP are blocked before gRPC starts threads of its own
+ * and taken by sigwait. SIGHUP reads the experiments file again. After the first of the others, the accepted
+ * calls have --grace-ms to finish; a second ends the process at once.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -112,9 +112,11 @@ static void log_listening(const hr_options *options, const hr_runtime *runtime, 
            HR_LOG_INT("threads", options->threads), HR_LOG_STR("models", text.labels));
 }
 
-static void wait_for_signal(const sigset_t *signals) {
+/* SIGHUP reads the experiments again; the others end it. */
+static void wait_for_signal(const sigset_t *signals, const hr_runtime *runtime) {
     int signal_number = 0;
-    sigwait(signals, &signal_number);
+    while (sigwait(signals, &signal_number) == 0 && signal_number == SIGHUP)
+        if (runtime->experiments != NULL) hr_experiments_watch_reload(runtime->experiments);
     hr_log(HR_LOG_INFO, "shutting down",
            HR_LOG_STR("signal", signal_number == SIGINT ? "SIGINT" : "SIGTERM"));
     pthread_sigmask(SIG_UNBLOCK, signals, NULL);
@@ -129,8 +131,12 @@ static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monito
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     hr_status status = open_after(options, runtime->pipeline, monitor, &after, err);
+    if (!status && runtime->experiments != NULL)
+        status = hr_metrics_add(hr_monitor_metrics(monitor), hr_experiments_watch_collect,
+                                runtime->experiments, err);
     if (!status) status = start_server(options, runtime->pipeline, &after, &server, err);
     if (!status) status = start_admin(options, runtime->repository, &admin, err);
     if (!status)
@@ -138,7 +144,7 @@ static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monito
     if (!status) status = hr_monitor_serving(monitor, runtime->repository, runtime->pipeline, server, err);
     if (!status) {
         log_listening(options, runtime, server);
-        wait_for_signal(&signals);
+        wait_for_signal(&signals, runtime);
     }
     hr_monitor_stopping(monitor);
     hr_repository_drain(runtime->repository);

@@ -69,11 +69,13 @@ static void count(const reading *r, const hr_fetch *fetch, uint32_t n_rows, uint
 
 static hr_status parse_request(const reading *r, const char *line, size_t nbytes,
                                Homerank__V1__RankRequest **request, hr_error *err) {
+    const hr_request_limits limits = {.max_items = MAX_ITEMS, .max_id_nbytes = MAX_ID_NBYTES};
+    const hr_experiments_attributes *attributes;
     json_t *value = NULL;
     hr_status status = hr_json_parse(line, nbytes, &value, err);
     if (status == HR_OK) status = hr_json_to_request(value, r->arena, request, err);
     json_decref(value);
-    if (status == HR_OK) status = hr_request_check(*request, MAX_ITEMS, MAX_ID_NBYTES, err);
+    if (status == HR_OK) status = hr_request_check(*request, &limits, r->arena, &attributes, err);
     return status;
 }
 

@@ -57,7 +57,9 @@ typedef struct hr_options {
     uint64_t cache_bytes; /* 0: no cache */
     uint32_t cache_ttl_ms, cache_max_stale_ms, cache_heartbeat_ms;
 
-    const char *listen, *http, *admin;       /* http, admin "": not asked for */
+    const char *listen, *http, *admin;             /* http, admin "": not asked for */
+    const char *experiments, *experiments_feature; /* "": none */
+    bool allow_forced_variations;
     const char *exposures, *exposure_stream; /* "": not asked for */
     uint64_t exposures_max_bytes, exposures_buffer_bytes, exposure_stream_maxlen;
     uint32_t exposures_max_age_s;

@@ -103,6 +103,17 @@ const hr_option_row hr_option_rows[] = {
     {.name = "admin", ADDRESS, MEMBER(admin), .commands = SERVE, .in_file = true,
      .help = "Where homerank.v1.Admin (load, unload, label, status) is served over gRPC, in clear text and to "
              "anyone who can reach it; nowhere unless given. Port 0 is any free one (the log says which)."},
+    {.name = "experiments", TEXT("FILE"), MEMBER(experiments), .commands = SERVE, .in_file = true,
+     .help = "Decide by the experiments of this file, a GrowthBook SDK payload, which model, fusion and tasks rank a "
+             "request; it is read again when it changes, and on SIGHUP."},
+    {.name = "experiments-feature", TEXT("NAME"), MEMBER(experiments_feature), .fallback = "ranking",
+     .commands = SERVE, .in_file = true,
+     .help = "The feature of that file whose value is {\"model\", \"fusion\", \"tasks\", \"shadow\"}; NAME.model and "
+             "so on give single keys."},
+    {.name = "allow-forced-variations", BOOL, MEMBER(allow_forced_variations), .fallback = "false",
+     .commands = SERVE, .in_file = true,
+     .help = "Requests may choose their variations (forced_variations, or a query of the attribute url): for tests "
+             "only, for nobody checks who asks."},
     {.name = "exposures", TEXT("FILE"), MEMBER(exposures), .commands = SERVE, .in_file = true,
      .help = "Log which user was served which variation of which experiment: a JSON line for each, appended when the "
              "answer is sent."},
@@ -292,20 +303,31 @@ const size_t hr_option_n_rows = sizeof(hr_option_rows) / sizeof(hr_option_rows[0
 _Static_assert(sizeof(hr_option_rows) / sizeof(hr_option_rows[0]) <= HR_OPTION_ROWS_MAX, "raise the maximum");
 
 const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
-    [HR_COMMAND_SERVE] = {"serve", {NULL}, "Serve the models of a repository over gRPC.",
+    [HR_COMMAND_SERVE] = {"serve",
+                          {NULL},
+                          "Serve the models of a repository over gRPC.",
                           "homerank serve --models models --store lmdb:features.lmdb"},
-    [HR_COMMAND_SCORE] = {"score", {NULL}, "Score requests from a file of JSON lines, by the code that serves.",
+    [HR_COMMAND_SCORE] = {"score",
+                          {NULL},
+                          "Score requests from a file of JSON lines, by the code that serves.",
                           "homerank score --model models/home/1 --store lmdb:features.lmdb "
                           "--in requests.jsonl --out answers.jsonl.zst"},
-    [HR_COMMAND_RANK] = {"rank", {NULL}, "Ask a running server to rank items for a user, and print its answer.",
+    [HR_COMMAND_RANK] = {"rank",
+                         {NULL},
+                         "Ask a running server to rank items for a user, and print its answer.",
                          "homerank rank --user u1 --items v1,v2,v3 --context hour=20"},
-    [HR_COMMAND_LOAD] = {"load", {NULL},
-                         "Send a running server requests at a rate, and tell latencies, refusals and failures.",
-                         "homerank load --rate 200 --items 500 --item-ids v0..v99999 --users u0..u9999"},
-    [HR_COMMAND_FEATURES_LOAD] = {"features load", {NULL},
+    [HR_COMMAND_LOAD] =
+        {"load",
+         {NULL},
+         "Send a running server requests at a rate, and tell latencies, refusals and failures.",
+         "homerank load --rate 200 --items 500 --item-ids v0..v99999 --users u0..u9999"},
+    [HR_COMMAND_FEATURES_LOAD] = {"features load",
+                                  {NULL},
                                   "Load records of users and items from JSON lines into a store.",
                                   "homerank features load --store lmdb:features.lmdb --in features.jsonl.gz"},
-    [HR_COMMAND_FEATURES_GET] = {"features get", {NULL}, "Print one record of a store.",
+    [HR_COMMAND_FEATURES_GET] = {"features get",
+                                 {NULL},
+                                 "Print one record of a store.",
                                  "homerank features get --store lmdb:features.lmdb --entity user --id u1"},
     [HR_COMMAND_INSPECT] =
         {"inspect",
@@ -314,9 +336,9 @@ const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
          "data, whether its experts and gates are healthy.",
          "homerank inspect models/home/1 --data requests.jsonl "
          "--store lmdb:features.lmdb --html home.html"},
-    [HR_COMMAND_EXPERIMENTS_ANALYZE] =
-        {"experiments analyze",
-         {"EXPOSURES", "OUTCOMES"},
-         "Compare an experiment's variations by what their users did: means and AUC with 95 % intervals by user.",
-         "homerank experiments analyze exposures.jsonl outcomes.jsonl.gz"},
+    [HR_COMMAND_EXPERIMENTS_ANALYZE] = {"experiments analyze",
+                                        {"EXPOSURES", "OUTCOMES"},
+                                        "Compare an experiment's variations by what their users did: means "
+                                        "and AUC with 95 % intervals by user.",
+                                        "homerank experiments analyze exposures.jsonl outcomes.jsonl.gz"},
 };

@@ -37,10 +37,11 @@ typedef struct hr_option_row {
 } hr_option_row;
 
 typedef struct hr_command_row {
-    const char *name;     /* its words, with a space between them */
-    const char *arguments[HR_MAX_ARGUMENTS]; /* "DIR": what it takes without a flag, in order; NULL: no more */
-    const char *summary;  /* one sentence */
-    const char *example;  /* a command line to try */
+    const char *name; /* its words, with a space between them */
+    const char
+        *arguments[HR_MAX_ARGUMENTS]; /* "DIR": what it takes without a flag, in order; NULL: no more */
+    const char *summary;              /* one sentence */
+    const char *example;              /* a command line to try */
 } hr_command_row;
 
 enum { HR_OPTION_ROWS_MAX = 160 };

@@ -20,6 +20,7 @@
 #include "model/repository.h"
 #include "proto/homerank.pb-c.h"
 #include "service/call_report.h"
+#include "service/experiments/experiments_watch.h"
 
 typedef struct hr_pipeline hr_pipeline;
 
@@ -59,8 +60,10 @@ typedef struct hr_pipeline_options {
     uint64_t max_queue_ns;     /* a call that would wait longer is refused; 0: automatic, UINT64_MAX: none */
     uint32_t max_batch_rows;   /* of a forward pass; 0: HR_DEFAULT_BATCH_ROWS */
     uint32_t split_rows; /* idle workers share what is there in parts of no less; 0: HR_DEFAULT_SPLIT_ROWS */
-    uint32_t max_queue_delay_us;          /* a free worker waits as long for a batch to fill */
-    bool strict_features;                 /* a store that cannot answer is UNAVAILABLE for every call */
+    uint32_t max_queue_delay_us;       /* a free worker waits as long for a batch to fill */
+    bool strict_features;              /* a store that cannot answer is UNAVAILABLE for every call */
+    hr_experiments_watch *experiments; /* borrowed; NULL: none */
+    bool allow_forced_variations;
     const hr_pipeline_observer *observer; /* borrowed; NULL: nobody is told */
 } hr_pipeline_options;
 

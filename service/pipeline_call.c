@@ -10,15 +10,38 @@
 #include "service/request_encode.h"
 #include "service/servable.h"
 
+/* What outlives the call: its shadow and the exposure log go on with the arena alone. */
+static hr_status say_experiments(hr_call_state *state, hr_error *err) {
+    hr_rank_call *call = state->call;
+    const hr_assignment *assignment = &state->assignment;
+    if (assignment->experiments == NULL) return HR_OK;
+    const char *version = hr_experiments_version(assignment->experiments);
+    const char *shadow = assignment->decision.shadow_model;
+    call->experiments_version = hr_arena_strndup(call->arena, version, strlen(version));
+    if (shadow != NULL) call->shadow_model = hr_arena_strndup(call->arena, shadow, strlen(shadow));
+    if (call->experiments_version != NULL && (shadow == NULL || call->shadow_model != NULL)) return HR_OK;
+    call->experiments_version = "";
+    hr_assignment_release(&state->assignment);
+    return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the experiments exceed the request's memory cap");
+}
+
 hr_status hr_call_prepare(const hr_pipeline_options *options, hr_repository *repository, hr_rank_call *call,
                           hr_call_state **out, hr_error *err) {
+    const hr_request_limits limits = {.max_items = options->max_items,
+                                      .max_id_nbytes = options->max_id_nbytes,
+                                      .allow_forced_variations = options->allow_forced_variations};
+    hr_asked asked = {.request = call->request,
+                      .experiments = options->experiments,
+                      .may_force = options->allow_forced_variations,
+                      .draw = call->received_ns};
     *out = NULL;
-    hr_status status = hr_request_check(call->request, options->max_items, options->max_id_nbytes, err);
+    hr_status status = hr_request_check(call->request, &limits, call->arena, &asked.attributes, err);
     if (status != HR_OK) return status;
     hr_call_state *state = hr_arena_calloc(call->arena, 1, sizeof *state);
     if (state == NULL) return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the request exceeds its memory cap");
     state->call = call;
-    status = hr_assignment_make(repository, call->request, call->arena, &state->assignment, err);
+    status = hr_assignment_make(repository, &asked, call->arena, &state->assignment, err);
+    if (status == HR_OK) status = say_experiments(state, err);
     if (status != HR_OK) return status;
     const hr_model *model = state->assignment.model;
     state->report.model = hr_model_label(model);
@@ -95,6 +118,36 @@ static hr_status response_create(hr_call_state *state, hr_error *err) {
     return HR_OK;
 }
 
+/* The experiments that the user is in; what they decided and is not served is a warning. */
+static hr_status report_experiments(hr_call_state *state, hr_error *err) {
+    hr_rank_call *call = state->call;
+    const hr_assignment *assignment = &state->assignment;
+    const size_t n = assignment->decision.n_assigned;
+    if (assignment->unserved != NULL) {
+        char text[HR_ERROR_MESSAGE_SIZE + 64];
+        snprintf(text, sizeof text, "experiments: left aside, for they cannot be served: %s",
+                 assignment->unserved);
+        return add_warning(call, text, err);
+    }
+    if (n == 0) return HR_OK;
+    Homerank__V1__Assignment *all = hr_arena_calloc(call->arena, n, sizeof *all);
+    Homerank__V1__Assignment **list = hr_arena_calloc(call->arena, n, sizeof(void *));
+    if (all == NULL || list == NULL) return too_large(err);
+    for (size_t i = 0; i < n; i++) {
+        const hr_assigned *assigned = &assignment->decision.assigned[i];
+        homerank__v1__assignment__init(&all[i]);
+        all[i].experiment = (char *)assigned->experiment;
+        all[i].variation = (int32_t)assigned->variation;
+        all[i].variation_key = (char *)assigned->variation_key;
+        all[i].bucket = assigned->bucket;
+        all[i].in_experiment = true;
+        list[i] = &all[i];
+    }
+    call->response->experiments = list;
+    call->response->n_experiments = n;
+    return HR_OK;
+}
+
 typedef struct record_counts {
     uint32_t n_missing;   /* items that the store does not have, or did not give */
     uint32_t n_stale;     /* items of which an older record stands in */
@@ -165,6 +218,7 @@ static hr_status encode_shared(hr_call_state *state, hr_arena *scratch, hr_error
 
 hr_status hr_call_open(hr_call_state *state, bool strict_features, hr_arena *scratch, hr_error *err) {
     hr_status status = response_create(state, err);
+    if (status == HR_OK) status = report_experiments(state, err);
     if (status == HR_OK) status = report_features(state, strict_features, err);
     return status == HR_OK ? encode_shared(state, scratch, err) : status;
 }

@@ -15,20 +15,20 @@ static hr_status too_large(hr_error *err) {
     return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the ranked answer exceeds the request's memory cap");
 }
 
-hr_status hr_ranking_choose(const hr_model *model, const Homerank__V1__RankRequest *request, hr_arena *arena,
-                            hr_ranking_choice *choice, hr_error *err) {
+static hr_status choose_tasks(const hr_model *model, const hr_ranking_wish *wish, hr_arena *arena,
+                              hr_ranking_choice *choice, hr_error *err) {
     const uint32_t n_all = hr_model_plan(model)->n_tasks;
     uint32_t *chosen = hr_arena_calloc(arena, n_all, sizeof *chosen);
     bool *seen = hr_arena_calloc(arena, n_all, sizeof *seen);
     if (chosen == NULL || seen == NULL) return too_large(err);
-    *choice = (hr_ranking_choice){.fusion = hr_model_fusion(model), .tasks = chosen};
-    if (request->n_tasks == 0) {
+    choice->tasks = chosen;
+    if (wish->n_tasks == 0) {
         for (uint32_t t = 0; t < n_all; t++) chosen[t] = t;
         choice->n_tasks = n_all;
         return HR_OK;
     }
-    for (size_t i = 0; i < request->n_tasks; i++) {
-        const char *name = request->tasks[i];
+    for (size_t i = 0; i < wish->n_tasks; i++) {
+        const char *name = wish->tasks[i];
         int t = hr_model_task(model, name);
         if (t < 0 || seen[t])
             return hr_error_set(err, HR_INVALID_ARGUMENT, "tasks[%zu]: expected a task of %s%s, found %s", i,
@@ -38,6 +38,15 @@ hr_status hr_ranking_choose(const hr_model *model, const Homerank__V1__RankReque
         chosen[choice->n_tasks++] = (uint32_t)t;
     }
     return HR_OK;
+}
+
+hr_status hr_ranking_choose(const hr_model *model, const hr_ranking_wish *wish, hr_arena *arena,
+                            hr_ranking_choice *choice, hr_error *err) {
+    const hr_plan *plan = hr_model_plan(model);
+    *choice = (hr_ranking_choice){.fusion = hr_model_fusion(model)};
+    hr_status status = choose_tasks(model, wish, arena, choice, err);
+    if (status != HR_OK || wish->fusion == NULL) return status;
+    return hr_fusion_bind(wish->fusion, plan->tasks, plan->n_tasks, arena, &choice->fusion, err);
 }
 
 /* Best score first; ties by position in the request; what is not finite last. A total order. */

@@ -14,10 +14,16 @@ typedef struct hr_ranking_choice {
     uint32_t n_tasks;
 } hr_ranking_choice;
 
-/* The tasks whose predictions the request wants, all of the model's where it names none, and the model's own
- * fusion. Called before any work is done. Errors: INVALID_ARGUMENT (an unknown task, or one twice),
- * RESOURCE_EXHAUSTED. */
-hr_status hr_ranking_choose(const hr_model *model, const Homerank__V1__RankRequest *request, hr_arena *arena,
+/* What somebody wants of it: a request, an experiment, or both. */
+typedef struct hr_ranking_wish {
+    const char *const *tasks; /* (n_tasks) whose predictions; none: all of the model's */
+    size_t n_tasks;
+    const hr_fusion_spec *fusion; /* NULL: the model's own */
+} hr_ranking_wish;
+
+/* The wish, of this model. Called before any work is done. Errors: INVALID_ARGUMENT (an unknown task, or one
+ * twice), RESOURCE_EXHAUSTED. */
+hr_status hr_ranking_choose(const hr_model *model, const hr_ranking_wish *wish, hr_arena *arena,
                             hr_ranking_choice *choice, hr_error *err);
 
 /* What every item got, in the order of the request; arena. */

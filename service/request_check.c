@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "proto/json.h"
-
 static hr_status check_id(const char *id, uint32_t max_id_nbytes, hr_error *err) {
     size_t nbytes = strlen(id);
     if (nbytes >= 1 && nbytes <= max_id_nbytes) return HR_OK;
@@ -30,33 +28,27 @@ static hr_status check_items(const Homerank__V1__RankRequest *request, uint32_t 
     return HR_OK;
 }
 
-/* Parsed JSON takes up to some eighty times its text, outside the call's arena, and this may be an RPC
- * poller. */
-static hr_status check_attributes(const char *attributes, hr_error *err) {
-    const size_t nbytes = strlen(attributes);
-    if (nbytes == 0) return HR_OK;
+static hr_status read_attributes(const char *text, hr_arena *arena,
+                                 const hr_experiments_attributes **attributes, hr_error *err) {
+    const size_t nbytes = strlen(text);
     if (nbytes > HR_MAX_ATTRIBUTES_NBYTES)
         return hr_error_set(err, HR_INVALID_ARGUMENT, "attributes: expected at most %d bytes, found %zu",
                             HR_MAX_ATTRIBUTES_NBYTES, nbytes);
-    json_t *value = NULL;
-    hr_status status = hr_json_parse(attributes, nbytes, &value, err);
-    if (status != HR_OK) return hr_error_prefix(err, "attributes");
-    bool is_object = json_is_object(value);
-    json_decref(value);
-    return is_object ? HR_OK : hr_error_set(err, HR_INVALID_ARGUMENT, "attributes: expected a JSON object");
+    hr_status status = hr_experiments_read_attributes(text, arena, attributes, err);
+    return status == HR_OK ? HR_OK : hr_error_prefix(err, "attributes");
 }
 
-hr_status hr_request_check(const Homerank__V1__RankRequest *request, uint32_t max_items,
-                           uint32_t max_id_nbytes, hr_error *err) {
-    hr_status status = check_id(request->user_id, max_id_nbytes, err);
+hr_status hr_request_check(const Homerank__V1__RankRequest *request, const hr_request_limits *limits,
+                           hr_arena *arena, const hr_experiments_attributes **attributes, hr_error *err) {
+    hr_status status = check_id(request->user_id, limits->max_id_nbytes, err);
     if (status != HR_OK) return hr_error_prefix(err, "user_id");
-    status = check_items(request, max_items, max_id_nbytes, err);
-    if (status == HR_OK) status = check_attributes(request->attributes, err);
+    status = check_items(request, limits->max_items, limits->max_id_nbytes, err);
+    if (status == HR_OK) status = read_attributes(request->attributes, arena, attributes, err);
     if (status != HR_OK) return status;
     if (request->priority > 1)
         return hr_error_set(err, HR_INVALID_ARGUMENT, "priority: expected 0 (normal) or 1 (batch), found %u",
                             (unsigned)request->priority);
-    if (request->n_forced_variations > 0)
+    if (request->n_forced_variations > 0 && !limits->allow_forced_variations)
         return hr_error_set(err, HR_INVALID_ARGUMENT, "forced_variations: this server does not allow them");
     return HR_OK;
 }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "service/assignment.h"
 #include "service/servable.h"
 
 static hr_status open_store(const hr_options *options, hr_runtime *runtime, hr_error *err) {
@@ -43,6 +44,16 @@ static hr_status open_models(const hr_options *options, hr_runtime *runtime, hr_
     return hr_repository_open_folder(options->model, &repository, &runtime->repository, err);
 }
 
+static hr_status open_experiments(const hr_options *options, hr_runtime *runtime, hr_error *err) {
+    const hr_experiments_options experiments = {
+        .feature = options->experiments_feature,
+        .check = hr_assignment_check,
+        .check_arg = runtime->repository,
+    };
+    if (options->experiments == NULL || options->experiments[0] == '\0') return HR_OK;
+    return hr_experiments_watch_open(options->experiments, &experiments, &runtime->experiments, err);
+}
+
 static hr_status start_pipeline(const hr_options *options, const hr_pipeline_observer *observer,
                                 hr_runtime *runtime, hr_error *err) {
     hr_pipeline_options pipeline = {
@@ -55,6 +66,8 @@ static hr_status start_pipeline(const hr_options *options, const hr_pipeline_obs
         .max_batch_rows = options->max_batch_rows,
         .max_queue_delay_us = options->max_queue_delay_us,
         .strict_features = options->strict_features,
+        .experiments = runtime->experiments,
+        .allow_forced_variations = options->allow_forced_variations,
         .observer = observer,
     };
     return hr_pipeline_create(&pipeline, runtime->repository, runtime->store, &runtime->pipeline, err);
@@ -65,6 +78,7 @@ hr_status hr_runtime_start(const hr_options *options, const hr_pipeline_observer
     *runtime = (hr_runtime){0};
     hr_status status = open_store(options, runtime, err);
     if (!status) status = open_models(options, runtime, err);
+    if (!status) status = open_experiments(options, runtime, err);
     if (!status) status = start_pipeline(options, observer, runtime, err);
     if (status) hr_runtime_stop(runtime);
     return status;
@@ -72,6 +86,7 @@ hr_status hr_runtime_start(const hr_options *options, const hr_pipeline_observer
 
 void hr_runtime_stop(hr_runtime *runtime) {
     hr_pipeline_destroy(runtime->pipeline);
+    hr_experiments_watch_close(runtime->experiments);
     hr_repository_close(runtime->repository);
     hr_store_close(runtime->store);
     *runtime = (hr_runtime){0};

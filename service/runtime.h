@@ -13,6 +13,7 @@
 typedef struct hr_runtime {
     hr_store *store;
     hr_repository *repository;
+    hr_experiments_watch *experiments; /* NULL: none are configured */
     hr_pipeline *pipeline;
 } hr_runtime;
 

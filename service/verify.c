@@ -74,7 +74,9 @@ static hr_status score(const verification *v, const Homerank__V1__RankRequest *r
                        hr_error *err) {
     hr_slice slice;
     uint32_t n_invalid;
-    hr_status status = hr_request_check(request, MAX_ITEMS, MAX_ID_NBYTES, err);
+    const hr_request_limits limits = {.max_items = MAX_ITEMS, .max_id_nbytes = MAX_ID_NBYTES};
+    const hr_experiments_attributes *attributes;
+    hr_status status = hr_request_check(request, &limits, v->arena, &attributes, err);
     if (status == HR_OK)
         status = hr_request_encode(hr_servable_encoder(v->model), hr_model_schema(v->model), request, NULL,
                                    v->arena, v->scratch, &slice, &n_invalid, err);

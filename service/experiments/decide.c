@@ -88,7 +88,8 @@ hr_status hr_experiments_decide(const hr_experiments *experiments, const hr_expe
     hr_status status = hr_experiments__begin(experiments, subject, arena, NULL, &e, err);
     if (status != HR_OK) return status;
     for (uint32_t f = 0; f < HR_RANKING_N_FEATURES; f++)
-        take(decision, hr_evaluate_flag(&e, f)->value->meaning, &shadow_percent);
+        if (f != HR_RANKING_TASKS || !subject->has_tasks)
+            take(decision, hr_evaluate_flag(&e, f)->value->meaning, &shadow_percent);
     if (e.scratch.failed)
         return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the experiments exceed the request's memory cap");
     if (decision->shadow_model != NULL && !is_drawn(subject, shadow_percent)) decision->shadow_model = NULL;

@@ -72,6 +72,7 @@ typedef struct hr_experiments_subject {
     const hr_forced_variation *forced;           /* (n_forced) whoever may force variations */
     size_t n_forced;
     bool may_force; /* a query of the attribute "url" forces variations too */
+    bool has_tasks; /* the request names its tasks: what experiments say of them is not asked */
     uint64_t draw;  /* of this request: what chooses those that are shadowed */
 } hr_experiments_subject;
 

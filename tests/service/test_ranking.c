@@ -23,7 +23,8 @@ static void fill(void **state, hr_arena *arena, const char *json, const float *l
     assert_int_equal(hr_repository_acquire(s->repository, "tiny", &model, &err), HR_OK);
     const Homerank__V1__RankRequest *request = tiny_request(arena, json);
     hr_ranking_choice choice;
-    if (hr_ranking_choose(model, request, arena, &choice, &err) != HR_OK) fail_msg("%s", err.message);
+    const hr_ranking_wish wish = {.tasks = (const char *const *)request->tasks, .n_tasks = request->n_tasks};
+    if (hr_ranking_choose(model, &wish, arena, &choice, &err) != HR_OK) fail_msg("%s", err.message);
     hr_ranking_scores scores;
     if (hr_ranking_fill(model, request, &choice, logits, arena, response, &scores, &err) != HR_OK)
         fail_msg("%s", err.message);
