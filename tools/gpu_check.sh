@@ -12,7 +12,7 @@
 #   all        the four in this order
 #
 # FILE is gpu_report.md and DIR build/gpu_check unless told. Each phase but build takes less than 8 minutes; parity,
-# sanitize and bench build first where nothing is built. $CUDA_HOME, else /usr/local/cuda, is the toolkit; $PYTHON the
+# sanitize and bench build first what is not built or out of date. $CUDA_HOME, else /usr/local/cuda, is the toolkit; $PYTHON the
 # interpreter (python3). Exit code: 0 passed, 1 something failed, 2 wrong usage, 3 no CUDA device.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -98,13 +98,9 @@ link() { # NAME MAIN_SOURCE; uses build's objects
     gcc -o "$dir/$1" "$(object_of "$2")" "${objects[@]}" "$cuda/lib64/libcudart_static.a" -lstdc++ -ldl -lrt -lpthread -lm
 }
 
-need_build() {
-    [ -x "$dir/cuda_check" ] && [ -x "$dir/gpu_forward" ] || build
-}
-
 parity() {
     local plans=()
-    need_build || return 1
+    build || return 1
     if "$python" -c 'import numpy' 2>/dev/null; then
         "$python" bench/workload.py base "$dir/base" && "$python" bench/plain_plan.py "$dir/base" "$dir/base.plan" &&
             plans=("$dir/base.plan")
@@ -116,7 +112,7 @@ parity() {
 
 sanitize() {
     local tool code=0
-    need_build || return 1
+    build || return 1
     [ -x "$cuda/bin/compute-sanitizer" ] || { echo "no compute-sanitizer in $cuda/bin"; return 1; }
     for tool in memcheck racecheck; do
         echo "compute-sanitizer $tool:"
@@ -127,7 +123,7 @@ sanitize() {
 }
 
 bench() {
-    need_build || return 1
+    build || return 1
     "$dir/cuda_check" device || return
     (cd bench && timeout 470 "$python" gpu_forward.py --binary "$dir/gpu_forward" --seconds 380)
 }
