@@ -114,14 +114,16 @@ static bool reserve_scratch(hr_redis_reads *reads, size_t n) {
     return whole;
 }
 
-/* The fetch's end at the latest; a timer for it, rounded up: a timeout is never early. */
+/* The fetch's end at the latest, and a timer for it. The loop's time is hr_clock_ns in whole milliseconds:
+ * rounded up, a timeout is never early. */
 static void start_timer(op *o, uint64_t now_ns) {
     const uint64_t left_ns = o->fetch->deadline_ns - now_ns;
     const uint64_t most_ns = o->reads->config.options->command_timeout_ms * UINT64_C(1000000);
     o->by_deadline = left_ns < most_ns;
     const uint64_t wait_ns = o->by_deadline ? left_ns : most_ns;
     o->end_ns = now_ns + wait_ns;
-    uv_timer_start(&o->timer, on_timeout, (wait_ns + 999999) / 1000000, 0);
+    const uint64_t end_ms = (o->end_ns + 999999) / 1000000, now_ms = uv_now(o->reads->config.loop);
+    uv_timer_start(&o->timer, on_timeout, end_ms > now_ms ? end_ms - now_ms : 0, 0);
 }
 
 /* All records but those that are known without being asked for. */
