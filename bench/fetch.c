@@ -1,11 +1,12 @@
 /* Records per second from Redis: a store of ours, or a bare hiredis loop, on the same keys.
  *
- *   fetch ours URI ITEMS PER_REQUEST IN_FLIGHT SECONDS
- *   fetch hiredis redis://127.0.0.1:PORT ITEMS PER_REQUEST IN_FLIGHT SECONDS
+ *   fetch ours URI ITEMS PER_REQUEST IN_FLIGHT SECONDS [FIELD...]
+ *   fetch hiredis redis://127.0.0.1:PORT ITEMS PER_REQUEST IN_FLIGHT SECONDS [FIELD...]
  *
  * ITEMS keys hr:item:0 ... hold the records (bench/features.py makes them); each request asks for PER_REQUEST
- * of them, drawn evenly, and the next one starts when one is answered. Layout hash reads the fields f0 ...
- * f7. Prints one line of JSON: records/s, the requests' p50 and p99 in µs, and CPU seconds of the process.
+ * of them, drawn evenly, and the next one starts when one is answered. With FIELDs the records are hashes of
+ * which these are read (the URI says layout=hash too). Prints one line of JSON: records/s, the requests' p50
+ * and p99 in µs, and CPU seconds of the process.
  */
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
@@ -19,12 +20,12 @@
 #include "base/histogram.h"
 #include "features/store.h"
 
-enum { ARENA_NBYTES = 256 << 20, N_FIELDS = 8, MAX_IN_FLIGHT = 1024 };
+enum { ARENA_NBYTES = 256 << 20, MAX_FIELDS = 64, MAX_IN_FLIGHT = 1024 };
 static const uint64_t second_ns = 1000000000;
 
 typedef struct workload {
     const char *uri;
-    char (*ids)[24]; /* (n_items) */
+    hr_field_list fields; /* none: packed */
     size_t n_items, per_request, in_flight;
     uint64_t end_ns;
     uint64_t random;
@@ -32,11 +33,11 @@ typedef struct workload {
     uint64_t n_records, n_missing;
 } workload;
 
-static const char *draw(workload *w) {
+static size_t draw(workload *w) {
     w->random ^= w->random << 13;
     w->random ^= w->random >> 7;
     w->random ^= w->random << 17;
-    return w->ids[w->random % w->n_items];
+    return w->random % w->n_items;
 }
 
 static void answered(workload *w, uint64_t begun_ns) {
@@ -52,24 +53,20 @@ typedef struct peer {
     const char **argv;
     size_t *lengths;
     char (*keys)[40];
-    bool hash;
 } peer;
 
 static void peer_append_hash(workload *w, peer *p) {
-    char key[40], fields[N_FIELDS][4];
-    const char *argv[2 + N_FIELDS] = {"HMGET", key};
-    for (size_t f = 0; f < N_FIELDS; f++) {
-        snprintf(fields[f], sizeof fields[f], "f%zu", f);
-        argv[2 + f] = fields[f];
-    }
+    char key[40];
+    const char *argv[2 + MAX_FIELDS] = {"HMGET", key};
+    for (size_t f = 0; f < w->fields.n_names; f++) argv[2 + f] = w->fields.names[f];
     for (size_t i = 0; i < w->per_request; i++) {
-        snprintf(key, sizeof key, "hr:item:%s", draw(w));
-        redisAppendCommandArgv(p->redis, 2 + N_FIELDS, argv, NULL);
+        snprintf(key, sizeof key, "hr:item:%zu", draw(w));
+        redisAppendCommandArgv(p->redis, (int)(2 + w->fields.n_names), argv, NULL);
     }
 }
 
 static void peer_append(workload *w, peer *p) {
-    if (p->hash) {
+    if (w->fields.n_names > 0) {
         peer_append_hash(w, p);
         return;
     }
@@ -77,14 +74,14 @@ static void peer_append(workload *w, peer *p) {
     p->lengths[0] = 4;
     for (size_t i = 0; i < w->per_request; i++) {
         p->argv[1 + i] = p->keys[i];
-        p->lengths[1 + i] = (size_t)snprintf(p->keys[i], sizeof p->keys[i], "hr:item:%s", draw(w));
+        p->lengths[1 + i] = (size_t)snprintf(p->keys[i], sizeof p->keys[i], "hr:item:%zu", draw(w));
     }
     redisAppendCommandArgv(p->redis, (int)(1 + w->per_request), p->argv, p->lengths);
 }
 
 /* Reads one request's answers; false at an error. */
 static bool peer_read(workload *w, peer *p) {
-    for (size_t n = p->hash ? w->per_request : 1; n > 0; n--) {
+    for (size_t n = w->fields.n_names > 0 ? w->per_request : 1; n > 0; n--) {
         redisReply *reply = NULL;
         if (redisGetReply(p->redis, (void **)&reply) != REDIS_OK || reply->type != REDIS_REPLY_ARRAY)
             return false;
@@ -98,7 +95,7 @@ static bool peer_read(workload *w, peer *p) {
 static bool run_peer(workload *w) {
     unsigned port = 0;
     if (sscanf(w->uri, "redis://127.0.0.1:%u", &port) != 1) return false;
-    peer p = {.redis = redisConnect("127.0.0.1", (int)port), .hash = strstr(w->uri, "layout=hash") != NULL};
+    peer p = {.redis = redisConnect("127.0.0.1", (int)port)};
     p.argv = calloc(1 + w->per_request, sizeof *p.argv);
     p.lengths = calloc(1 + w->per_request, sizeof *p.lengths);
     p.keys = calloc(w->per_request, sizeof *p.keys);
@@ -135,18 +132,16 @@ typedef struct ours {
 typedef struct asker {
     ours *all;
     hr_fetch fetch;
-    const char **items;
+    char (*texts)[24];  /* (per_request) */
+    const char **items; /* of the texts */
     uint64_t begun_ns;
 } asker;
-
-static const char *const field_names[N_FIELDS] = {"f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7"};
-static const hr_field_list fields = {field_names, N_FIELDS};
 
 static void prepare(asker *a) {
     workload *w = a->all->w;
     hr_arena_reset(a->fetch.arena);
     a->begun_ns = hr_clock_ns();
-    for (size_t i = 0; i < w->per_request; i++) a->items[i] = draw(w);
+    for (size_t i = 0; i < w->per_request; i++) snprintf(a->texts[i], sizeof a->texts[i], "%zu", draw(w));
 }
 
 static void asker_done(hr_fetch *fetch) {
@@ -183,9 +178,11 @@ static bool run_ours(workload *w) {
         asker *a = &askers[k];
         a->all = &all;
         a->items = calloc(w->per_request, sizeof *a->items);
+        a->texts = calloc(w->per_request, sizeof *a->texts);
+        for (size_t i = 0; i < w->per_request; i++) a->items[i] = a->texts[i];
         a->fetch = (hr_fetch){.item_ids = a->items,
                               .n_items = w->per_request,
-                              .fields[HR_ENTITY_ITEM] = &fields,
+                              .fields[HR_ENTITY_ITEM] = &w->fields,
                               .deadline_ns = UINT64_MAX,
                               .arena = hr_arena_create(ARENA_NBYTES),
                               .done = asker_done,
@@ -200,6 +197,7 @@ static bool run_ours(workload *w) {
     for (size_t k = 0; k < w->in_flight; k++) {
         hr_arena_destroy(askers[k].fetch.arena);
         free(askers[k].items);
+        free(askers[k].texts);
     }
     free(askers);
     if (all.error[0] != '\0') fprintf(stderr, "fetch: %s\n", all.error);
@@ -207,18 +205,17 @@ static bool run_ours(workload *w) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 7) {
-        fprintf(stderr, "usage: fetch ours|hiredis URI ITEMS PER_REQUEST IN_FLIGHT SECONDS\n");
+    if (argc < 7 || argc > 7 + MAX_FIELDS) {
+        fprintf(stderr, "usage: fetch ours|hiredis URI ITEMS PER_REQUEST IN_FLIGHT SECONDS [FIELD...]\n");
         return 2;
     }
     workload *w = calloc(1, sizeof *w);
     w->uri = argv[2];
+    w->fields = (hr_field_list){(const char *const *)(argv + 7), (size_t)(argc - 7)};
     w->n_items = strtoul(argv[3], NULL, 10);
     w->per_request = strtoul(argv[4], NULL, 10);
     w->in_flight = strtoul(argv[5], NULL, 10);
     w->random = 88172645463325252u;
-    w->ids = calloc(w->n_items, sizeof *w->ids);
-    for (size_t i = 0; i < w->n_items; i++) snprintf(w->ids[i], sizeof w->ids[i], "%zu", i);
     const uint64_t begun_ns = hr_clock_ns();
     w->end_ns = begun_ns + (uint64_t)(strtod(argv[6], NULL) * 1e9);
     bool ok = w->in_flight <= MAX_IN_FLIGHT && (strcmp(argv[1], "ours") == 0 ? run_ours(w) : run_peer(w));
@@ -229,7 +226,6 @@ int main(int argc, char **argv) {
                (double)w->n_records / seconds, hr_histogram_quantile(&w->latency_ns, 0.5) / 1000,
                hr_histogram_quantile(&w->latency_ns, 0.99) / 1000, w->n_missing,
                (double)clock() / CLOCKS_PER_SEC);
-    free(w->ids);
     free(w);
     return ok ? 0 : 1;
 }
