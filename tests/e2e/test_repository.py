@@ -61,29 +61,33 @@ def bits(items):
             for item in items]
 
 
-class Repository(harness.Case):
+class World(harness.Case):
+    """What every test shares, made once: the variants of a model, a store, and what `homerank score` answers."""
 
-    def setUp(self):
-        super().setUp()
+    def make(self):
+        self.setUp()
         self.paths = random_models.generate(self.path("made"), "home2", 6, n_requests=8, verify=True)
         self.store = "lmdb:" + self.path("store.lmdb")
         self.must_run("features", "load", "--store", self.store, "--in", self.paths["records"])
-        self.requests = [harness.request_of_json(line) for line in compare.read_lines(self.paths["requests"])]
-        self.root = self.path("models")
-        self.expected = [self.score(self.variant(i)) for i in range(N_VARIANTS)]
+        self.lines = compare.read_lines(self.paths["requests"])
+        self.requests = [harness.request_of_json(line) for line in self.lines]
+        self.expected = [self.score(self.make_variant(i)) for i in range(N_VARIANTS)]
+        return self
 
     def variant(self, i):
-        """A folder with the model's weights, moved a little; made once."""
-        folder = self.path("variants", str(i + 1))
-        if not os.path.exists(folder):
-            shutil.copytree(self.paths["model"], folder)
-            tensors = read_safetensors(os.path.join(folder, "model.safetensors"))
-            for name in tensors:
-                if name.startswith("tower."):
-                    tensors[name] = tensors[name] * (1 + i / 16)
-            random_models.write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
-            verify = [line["request"] for line in compare.read_lines(os.path.join(folder, "verify.jsonl"))]
-            random_models.write_verify(folder, Model(folder), verify)
+        return self.path("variants", str(i + 1))
+
+    def make_variant(self, i):
+        """A folder with the model's weights, moved a little."""
+        folder = self.variant(i)
+        shutil.copytree(self.paths["model"], folder)
+        tensors = read_safetensors(os.path.join(folder, "model.safetensors"))
+        for name in tensors:
+            if name.startswith("tower."):
+                tensors[name] = tensors[name] * (1 + i / 16)
+        random_models.write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
+        verify = [line["request"] for line in compare.read_lines(os.path.join(folder, "verify.jsonl"))]
+        random_models.write_verify(folder, Model(folder), verify)
         return folder
 
     def score(self, folder):
@@ -92,16 +96,29 @@ class Repository(harness.Case):
                       self.path("scores"))
         return {line["request_id"]: bits(line["items"]) for line in compare.read_lines(self.path("scores"))}
 
+
+class Repository(harness.Case):
+
+    @classmethod
+    def setUpClass(cls):
+        cls.world = World().make()
+        cls.addClassCleanup(cls.world.doCleanups)
+        cls.requests = cls.world.requests
+
+    def setUp(self):
+        super().setUp()
+        self.root = self.path("models")
+
     def publish(self, version, name="home", break_it=None):
         """ROOT/NAME/VERSION, there at once; the words of its error where it is to be broken."""
         hidden = os.path.join(self.root, name, ".new")
-        shutil.copytree(self.variant(version % N_VARIANTS), hidden)
+        shutil.copytree(self.world.variant(version % N_VARIANTS), hidden)
         words = break_it(hidden) if break_it else None
         os.rename(hidden, os.path.join(self.root, name, str(version)))
         return words
 
     def serve(self, *arguments):
-        return self.start_server("--models", self.root, "--store", self.store, "--threads", "2", "--admin",
+        return self.start_server("--models", self.root, "--store", self.world.store, "--threads", "2", "--admin",
                                  "127.0.0.1:0", "--repository-poll-ms", str(POLL_MS), *arguments)
 
     def state(self, server, version, name="home"):
@@ -119,7 +136,7 @@ class Repository(harness.Case):
         name, _, version = answer.model.partition("@")
         self.assertEqual(name, "home")
         self.assertEqual(bits(harness.answer_as_json(answer)["items"]),
-                         self.expected[int(version) % N_VARIANTS][answer.request_id], answer.model)
+                         self.world.expected[int(version) % N_VARIANTS][answer.request_id], answer.model)
 
     def test_50_swaps_under_load(self):
         self.publish(1)
@@ -179,7 +196,7 @@ class Repository(harness.Case):
         server = self.serve("--version-policy", "all")
         large = [harness.request_of_json(line, item_ids=["%d" % i for i in range(3000)], model="home@%d" % version,
                                          request_id="r%d" % version, top_k=5, item_features=[])
-                 for line in compare.read_lines(self.paths["requests"])[:1] for version in (1, 2)]
+                 for line in self.world.lines[:1] for version in (1, 2)]
         with server.connect() as client:
             before = {request.model: harness.answer_as_json(client.rank_request(request, 60))["items"]
                       for request in large}
@@ -240,7 +257,7 @@ class Repository(harness.Case):
     def test_a_folder_that_grows_is_served_when_it_is_whole(self):
         self.publish(1)
         server = self.serve()
-        variant, folder = self.variant(2), os.path.join(self.root, "home", "2")
+        variant, folder = self.world.variant(2), os.path.join(self.root, "home", "2")
         os.mkdir(folder)
         shutil.copy(os.path.join(variant, "config.json"), folder)
         with open(os.path.join(variant, "model.safetensors"), "rb") as file:
@@ -269,7 +286,7 @@ class Repository(harness.Case):
         self.publish(1)
         server = self.serve()
         folder = os.path.join(self.root, "home", ".new")
-        shutil.copytree(self.variant(2), folder)
+        shutil.copytree(self.world.variant(2), folder)
         path = os.path.join(folder, "config.json")
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
@@ -298,7 +315,7 @@ class Repository(harness.Case):
             self.publish(version)
         with open(self.path("serve.yaml"), "w", encoding="utf-8") as file:
             file.write("models: %s\nstore: %s\nversion-policy: specific\nversions: [home@1, home@2]\n" %
-                       (self.root, self.store))
+                       (self.root, self.world.store))
         server = self.start_server("--config", self.path("serve.yaml"), "--admin", "127.0.0.1:0")
         (model,) = server.admin("ListModels").models
         self.assertEqual((model.name, list(model.versions)), ("home", [2, 1]))
