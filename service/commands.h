@@ -17,6 +17,8 @@ int hr_command_rank(const hr_options *options);
 int hr_command_load(const hr_options *options);
 int hr_command_features_load(const hr_options *options);
 int hr_command_features_get(const hr_options *options);
+int hr_command_features_stats(const hr_options *options);
+int hr_command_features_check(const hr_options *options);
 int hr_command_inspect(const hr_options *options);
 int hr_command_experiments_analyze(const hr_options *options);
 

@@ -68,6 +68,8 @@ static int run_command(hr_command command, const hr_options *options) {
         [HR_COMMAND_LOAD] = hr_command_load,
         [HR_COMMAND_FEATURES_LOAD] = hr_command_features_load,
         [HR_COMMAND_FEATURES_GET] = hr_command_features_get,
+        [HR_COMMAND_FEATURES_STATS] = hr_command_features_stats,
+        [HR_COMMAND_FEATURES_CHECK] = hr_command_features_check,
         [HR_COMMAND_INSPECT] = hr_command_inspect,
         [HR_COMMAND_EXPERIMENTS_ANALYZE] = hr_command_experiments_analyze,
     };

@@ -30,7 +30,7 @@ hr_status hr_command_find(int argc, char **argv, hr_command *command, int *n_wor
     }
     if (argc < 2) return hr_error_set(err, HR_INVALID_ARGUMENT, "expected a command");
     if (strcmp(argv[1], "features") == 0)
-        return hr_error_set(err, HR_INVALID_ARGUMENT, "expected \"features load\" or \"features get\"");
+        return hr_error_set(err, HR_INVALID_ARGUMENT, "expected \"features load\", get, stats or check");
     return hr_error_set(err, HR_INVALID_ARGUMENT, "unknown command %s",
                         hr_quote(argv[1], strlen(argv[1])).text);
 }

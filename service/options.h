@@ -25,6 +25,8 @@ typedef enum hr_command {
     HR_COMMAND_LOAD,
     HR_COMMAND_FEATURES_LOAD,
     HR_COMMAND_FEATURES_GET,
+    HR_COMMAND_FEATURES_STATS,
+    HR_COMMAND_FEATURES_CHECK,
     HR_COMMAND_INSPECT,
     HR_COMMAND_EXPERIMENTS_ANALYZE,
     HR_COMMAND_COUNT
@@ -73,7 +75,7 @@ typedef struct hr_options {
     bool strict_features;
 
     const char *in, *out; /* score, features load, load */
-    uint64_t from_line, load_rate;
+    uint64_t from_line, load_rate, sample;
     uint32_t load_threads, ttl_s;
     bool csv;
     const char *resume;

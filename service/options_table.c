@@ -7,9 +7,10 @@
 #define LOAD          (1u << HR_COMMAND_LOAD)
 #define FEATURES_LOAD (1u << HR_COMMAND_FEATURES_LOAD)
 #define FEATURES_GET  (1u << HR_COMMAND_FEATURES_GET)
+#define SURVEY        (1u << HR_COMMAND_FEATURES_STATS | 1u << HR_COMMAND_FEATURES_CHECK)
 #define INSPECT       (1u << HR_COMMAND_INSPECT)
 #define ANALYZE       (1u << HR_COMMAND_EXPERIMENTS_ANALYZE)
-#define ALL           (SERVE | SCORE | RANK | LOAD | FEATURES_LOAD | FEATURES_GET | INSPECT | ANALYZE)
+#define ALL           (SERVE | SCORE | RANK | LOAD | FEATURES_LOAD | FEATURES_GET | SURVEY | INSPECT | ANALYZE)
 
 #define MEMBER(name)   .offset = offsetof(hr_options, name)
 #define TEXT(v)        .type = HR_OPTION_TEXT, .value = (v)
@@ -45,7 +46,7 @@ const hr_option_row hr_option_rows[] = {
     {.name = "repository-poll-ms", UINT32(0, 86400000), MEMBER(repository_poll_ms), .fallback = "2000",
      .commands = SERVE, .in_file = true,
      .help = "How often ROOT is looked at for new and changed versions and labels; 0 is never."},
-    {.name = "model", TEXT("DIR"), MEMBER(model), .commands = SCORE, .required = true,
+    {.name = "model", TEXT("DIR"), MEMBER(model), .commands = SCORE | SURVEY, .required = true,
      .help = "The model's folder, which holds config.json and model.safetensors."},
     {.name = "backend", TEXT("NAME"), MEMBER(backend), .fallback = "auto", .choices = backends,
      .commands = SERVE | SCORE, .in_file = true,
@@ -60,7 +61,7 @@ const hr_option_row hr_option_rows[] = {
      .in_file = true, .help = "Threads that run the network; 0 is one per CPU of this process."},
 
     /* The feature store. */
-    {.name = "store", STORE, MEMBER(store), .commands = SERVE | SCORE | FEATURES_LOAD | FEATURES_GET,
+    {.name = "store", STORE, MEMBER(store), .commands = SERVE | SCORE | FEATURES_LOAD | FEATURES_GET | SURVEY,
      .required = true, .in_file = true,
      .help = "Where the records of users and items are: lmdb:PATH, redis://[USER:PASSWORD@]HOST:PORT[/DB] "
              "with ?prefix=hr&layout=packed (or hash, feast), or none: for inline features only. The password may "
@@ -210,6 +211,9 @@ const hr_option_row hr_option_rows[] = {
     {.name = "html", TEXT("FILE"), MEMBER(html), .commands = INSPECT,
      .help = "Write what --data shows as a page too, with the network drawn and the gates as heat maps."},
 
+    {.name = "sample", UINT64(0, UINT64_MAX), MEMBER(sample), .fallback = "0", .commands = SURVEY,
+     .help = "Look at N users and N items, or some more; 0 is all."},
+
     /* One record. */
     {.name = "entity", TEXT("KIND"), MEMBER(entity), .choices = entities, .commands = FEATURES_GET,
      .required = true, .help = "Whose record."},
@@ -329,6 +333,16 @@ const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
                                  {NULL},
                                  "Print one record of a store.",
                                  "homerank features get --store lmdb:features.lmdb --entity user --id u1"},
+    [HR_COMMAND_FEATURES_STATS] =
+        {"features stats",
+         {NULL},
+         "Tell of each of a model's features how many of a store's records have it, and how large they are.",
+         "homerank features stats --store lmdb:features.lmdb --model models/home/1"},
+    [HR_COMMAND_FEATURES_CHECK] =
+        {"features check",
+         {NULL},
+         "Would this store feed this model? Fails where a feature has no value that the model can use.",
+         "homerank features check --store redis://127.0.0.1/0 --model models/home/1 --sample 100000"},
     [HR_COMMAND_INSPECT] =
         {"inspect",
          {"DIR"},

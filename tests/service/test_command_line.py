@@ -65,7 +65,7 @@ class CommandLine(unittest.TestCase):
         for pattern, *arguments in [
                 ("expected a command; see homerank --help",),
                 ('unknown command "rnak"; see homerank --help', "rnak"),
-                ('expected "features load" or "features get"', "features"),
+                ('expected "features load", get, stats or check', "features"),
                 ('homerank serve: unknown flag --"nonsense"; see homerank serve --help', "serve", "--nonsense"),
                 ("homerank rank: --user ID is required", "rank", "--items", "a"),
                 ("homerank features get: --entity: expected one of user, item", "features", "get", "--entity", "x"),
@@ -107,6 +107,25 @@ class CommandLine(unittest.TestCase):
             with self.subTest(arguments):
                 self.assert_fails(1, pattern, *arguments)
 
+    def test_a_store_is_told_from_one_that_cannot_feed_the_model(self):
+        done = run("features", "check", "--store", self.store, "--model", self.model)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        self.assertRegex(done.stdout, r"\Ahome@1: [0-9]+ users and [0-9]+ items: every feature has values\n\Z")
+        done = run("features", "stats", "--store", self.store, "--model", self.model, "--sample", "10")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, r"\Auser: [0-9]+ records, [0-9.]+ bytes each, [0-9]+ at most\nitem: ")
+        self.assertRegex(done.stdout, r"\nfeature +entity +field +present +missing +wrong kind +unknown id\n")
+        records = os.path.join(self.folder, "poor.csv")
+        with open(records, "w", encoding="utf-8") as out:
+            out.write("id,nothing\nu1,1\n")
+        other = "lmdb:" + os.path.join(self.folder, "poor")
+        self.assertEqual(run("features", "load", "--csv", "--entity", "user", "--store", other, "--in",
+                             records).returncode, 0)
+        done = run("features", "check", "--store", other, "--model", self.model)
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        self.assertRegex(done.stdout, r"error: feature \w+ \(user field \w+\): no record has a value\n")
+        self.assertRegex(done.stdout, r"1 users and 0 items: not every feature has values\n\Z")
+
     def test_a_port_in_use_is_said(self):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -140,7 +159,7 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(json.loads(done.stdout), record)
 
     def test_a_bad_line_is_counted_and_makes_the_load_fail(self):
-        store = "lmdb:" + os.path.join(self.folder, "other")
+        store = "lmdb:" + os.path.join(self.folder, "poor")
         lines = '{"entity":"user","id":"a","features":{}}\nnonsense\n{"entity":"user","id":"b","features":{}}\n'
         done = run("features", "load", "--store", store, "--in", "-", input=lines)
         self.assertEqual(done.returncode, 1)
