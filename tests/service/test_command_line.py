@@ -159,7 +159,7 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(json.loads(done.stdout), record)
 
     def test_a_bad_line_is_counted_and_makes_the_load_fail(self):
-        store = "lmdb:" + os.path.join(self.folder, "poor")
+        store = "lmdb:" + os.path.join(self.folder, "other")
         lines = '{"entity":"user","id":"a","features":{}}\nnonsense\n{"entity":"user","id":"b","features":{}}\n'
         done = run("features", "load", "--store", store, "--in", "-", input=lines)
         self.assertEqual(done.returncode, 1)
