@@ -74,7 +74,8 @@ class Cluster(harness.Case):
             cls.cluster.set_all({key: connection.get(key) for key in connection.keys()})
 
     def serve(self, uri):
-        return self.start_server("--models", self.models, "--store", uri)
+        return self.start_server("--models", self.models, "--store", uri, "--cache-bytes", "0",
+                                 "--store-timeout-ms", "2000")
 
     def check(self, answer, store):
         compare.Expected(self.model, self.line, store, "f32").check(harness.answer_as_json(answer))

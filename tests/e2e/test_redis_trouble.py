@@ -1,6 +1,6 @@
 """What a caller sees when its Redis is in trouble: always an answer, in time, that says what is missing.
 
-docs/features.md has the table of what is shown here.
+docs/features.md has the table of what is shown here. There is no cache here, which would stand in for a while.
 """
 
 import signal
@@ -81,7 +81,7 @@ class RedisTrouble(harness.Case):
 
     def serve(self, *options, timeout_s=STORE_TIMEOUT_S):
         return self.start_server("--models", self.folder_of_model.name, "--store", self.redis.uri(),
-                                 "--store-timeout-ms", str(int(timeout_s * 1000)), *options)
+                                 "--cache-bytes", "0", "--store-timeout-ms", str(int(timeout_s * 1000)), *options)
 
     def check(self, answer, store):
         compare.Expected(self.model, self.line, store, "f32").check(harness.answer_as_json(answer))
@@ -122,6 +122,18 @@ class RedisTrouble(harness.Case):
         waited = [seconds for seconds in burst.seconds if seconds > STORE_TIMEOUT_S * 0.9]
         self.assertLess(len(waited), 20)  # then it is not asked any more
         self.redis.process.send_signal(signal.SIGCONT)
+        self.expect_whole_again(server)
+
+    def test_a_call_whose_records_are_late_is_scored_with_defaults_before_its_deadline(self):
+        server = self.serve(timeout_s=harness.DEADLINE_S)
+        with server.connect() as client:
+            self.assertTrue(is_whole(client.rank_request(self.request)))
+            self.redis.process.send_signal(signal.SIGSTOP)
+            begun = time.monotonic()
+            answer = client.rank_request(self.request, timeout=4)
+            self.assertGreater(time.monotonic() - begun, 2)
+            self.expect_degraded(answer, "the call's deadline came before the answer")
+            self.redis.process.send_signal(signal.SIGCONT)
         self.expect_whole_again(server)
 
     def test_a_killed_server_is_missed_at_once_and_an_empty_one_has_no_records(self):

@@ -268,23 +268,29 @@ typedef struct load {
     hr_store *store;
     pthread_t threads[N_THREADS];
     atomic_bool stopping;
-    atomic_uint n_fetches, n_degraded;
-    _Atomic uint64_t last_degraded_ns, longest_ns;
+    atomic_uint n_fetches;
+    pthread_mutex_t seen_lock; /* guards the rest */
+    unsigned n_degraded;
+    uint64_t last_degraded_ns, longest_ns;
+    hr_error last_error;
 } load;
 
 static void *load_run(void *arg) {
     load *l = arg;
     while (!atomic_load(&l->stopping)) {
-        uint64_t begun_ns = hr_clock_ns();
-        bool whole = fetch_all(l->store, NULL) == N_ITEMS;
-        uint64_t now_ns = hr_clock_ns(), took_ns = now_ns - begun_ns;
-        uint64_t longest_ns = atomic_load(&l->longest_ns);
-        while (took_ns > longest_ns && !atomic_compare_exchange_weak(&l->longest_ns, &longest_ns, took_ns)) {
+        hr_error error;
+        const uint64_t begun_ns = hr_clock_ns();
+        const bool whole = fetch_all(l->store, &error) == N_ITEMS;
+        const uint64_t now_ns = hr_clock_ns();
+        pthread_mutex_lock(&l->seen_lock);
+        if (now_ns - begun_ns > l->longest_ns) l->longest_ns = now_ns - begun_ns;
+        if (!whole) {
+            l->n_degraded++;
+            l->last_degraded_ns = now_ns;
+            l->last_error = error;
         }
+        pthread_mutex_unlock(&l->seen_lock);
         atomic_fetch_add(&l->n_fetches, 1);
-        if (whole) continue;
-        atomic_fetch_add(&l->n_degraded, 1);
-        atomic_store(&l->last_degraded_ns, now_ns);
     }
     return NULL;
 }
@@ -292,6 +298,7 @@ static void *load_run(void *arg) {
 static void load_start(load *l, hr_store *store) {
     memset(l, 0, sizeof *l);
     l->store = store;
+    pthread_mutex_init(&l->seen_lock, NULL);
     for (int i = 0; i < N_THREADS; i++)
         assert_int_equal(pthread_create(&l->threads[i], NULL, load_run, l), 0);
 }
@@ -308,6 +315,7 @@ static void load_wait(load *l, unsigned n_more) {
 static void load_stop(load *l) {
     atomic_store(&l->stopping, true);
     for (int i = 0; i < N_THREADS; i++) pthread_join(l->threads[i], NULL);
+    pthread_mutex_destroy(&l->seen_lock);
 }
 
 static void slots_that_move_under_load_fail_no_fetch(void **state) {
@@ -331,7 +339,7 @@ static void slots_that_move_under_load_fail_no_fetch(void **state) {
     }
     load_stop(&l);
     hr_store_counts counts = counts_of(store);
-    assert_int_equal(atomic_load(&l.n_degraded), 0);
+    if (l.n_degraded > 0) fail_msg("%u degraded, the last: %s", l.n_degraded, l.last_error.message);
     assert_int_equal(counts.degraded, 0);
     assert_true(counts.redirects > 0);
     hr_store_close(store);
@@ -342,28 +350,27 @@ static void slots_that_move_under_load_fail_no_fetch(void **state) {
 
 static void a_failover_degrades_answers_and_ends_within_two_seconds_of_the_election(void **state) {
     (void)state;
-    hr_store_options options = hr_store_defaults;
-    options.command_timeout_ms = 200;
+    hr_store_options options = patient();
+    options.command_timeout_ms = 2000; /* nobody waits so long: whoever is lost is known to be */
     hr_store *store = open_store("", &options);
     const int master = redis_cluster_master(&cluster, 0);
     load l;
     load_start(&l, store);
     load_wait(&l, 50);
-    assert_int_equal(atomic_load(&l.n_degraded), 0);
     redis_server_kill(&cluster.nodes[master]);
     redis_cluster_wait_for_election(&cluster, 0, master);
     const uint64_t elected_ns = hr_clock_ns();
     while (hr_clock_ns() < elected_ns + 2 * second_ns + second_ns / 2) usleep(10000);
     load_wait(&l, 20);
     load_stop(&l);
-    const uint64_t last_ns = atomic_load(&l.last_degraded_ns);
     hr_store_counts counts = counts_of(store);
-    print_message("%u fetches, %u degraded, the last %.0f ms after the election; the longest took %.0f ms\n",
-                  atomic_load(&l.n_fetches), atomic_load(&l.n_degraded),
-                  ((double)last_ns - (double)elected_ns) / 1e6, (double)atomic_load(&l.longest_ns) / 1e6);
-    assert_true(atomic_load(&l.n_degraded) > 0);
-    assert_int_equal(counts.degraded, atomic_load(&l.n_degraded));
-    assert_true(last_ns < elected_ns + 2 * second_ns);
+    print_message(
+        "%u fetches, %u degraded, the last %.0f ms after the election (%s); the longest took %.0f ms\n",
+        atomic_load(&l.n_fetches), l.n_degraded, ((double)l.last_degraded_ns - (double)elected_ns) / 1e6,
+        l.last_error.message, (double)l.longest_ns / 1e6);
+    assert_true(l.n_degraded > 0);
+    assert_int_equal(counts.degraded, l.n_degraded);
+    assert_true(l.last_degraded_ns < elected_ns + 2 * second_ns);
     hr_store_close(store);
     redis_cluster_restart(&cluster, master);
 }
