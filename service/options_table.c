@@ -63,14 +63,15 @@ const hr_option_row hr_option_rows[] = {
     /* The feature store. */
     {.name = "store", STORE, MEMBER(store), .commands = SERVE | SCORE | FEATURES_LOAD | FEATURES_GET | SURVEY,
      .required = true, .in_file = true,
-     .help = "Where the records of users and items are: lmdb:PATH, redis://[USER:PASSWORD@]HOST:PORT[/DB] "
-             "with ?prefix=hr&layout=packed (or hash, feast), or none: for inline features only. The password may "
-             "come from HOMERANK_REDIS_PASSWORD."},
+     .help = "Where the records of users and items are: lmdb:PATH, redis://[USER:PASSWORD@]HOST:PORT[/DB] or "
+             "redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT with ?prefix=hr&layout=packed (or hash, feast), "
+             "or none: for inline features only. The password may come from HOMERANK_REDIS_PASSWORD."},
     {.name = "store", STORE, MEMBER(store), .fallback = "none:", .commands = INSPECT,
      .help = "Where the records of the data's users and items are, as for serve and score."},
-    {.name = "store-connections", UINT32(1, 256), MEMBER(store_connections), .fallback = "2",
+    {.name = "store-connections", UINT32(1, 64), MEMBER(store_connections), .fallback = "2",
      .commands = SERVE | SCORE, .in_file = true,
-     .help = "Connections to Redis; requests are spread over them and pipelined on each."},
+     .help = "Connections to a Redis server, to each of a cluster; requests are spread over them and pipelined "
+             "on each."},
     {.name = "store-connect-timeout-ms", UINT32(1, 600000), MEMBER(store_connect_timeout_ms),
      .fallback = "1000", .commands = SERVE | SCORE, .in_file = true,
      .help = "A connection to Redis that takes longer is given up and tried again."},
