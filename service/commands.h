@@ -20,6 +20,9 @@ int hr_command_features_get(const hr_options *options);
 int hr_command_features_stats(const hr_options *options);
 int hr_command_features_check(const hr_options *options);
 int hr_command_inspect(const hr_options *options);
+int hr_command_experiments_check(const hr_options *options);
+int hr_command_experiments_simulate(const hr_options *options);
+int hr_command_experiments_explain(const hr_options *options);
 int hr_command_experiments_analyze(const hr_options *options);
 
 /* Prints "homerank: MESSAGE" to stderr; returns 1. */

@@ -71,6 +71,9 @@ static int run_command(hr_command command, const hr_options *options) {
         [HR_COMMAND_FEATURES_STATS] = hr_command_features_stats,
         [HR_COMMAND_FEATURES_CHECK] = hr_command_features_check,
         [HR_COMMAND_INSPECT] = hr_command_inspect,
+        [HR_COMMAND_EXPERIMENTS_CHECK] = hr_command_experiments_check,
+        [HR_COMMAND_EXPERIMENTS_SIMULATE] = hr_command_experiments_simulate,
+        [HR_COMMAND_EXPERIMENTS_EXPLAIN] = hr_command_experiments_explain,
         [HR_COMMAND_EXPERIMENTS_ANALYZE] = hr_command_experiments_analyze,
     };
     hr_error err;

@@ -22,6 +22,25 @@ static int match_words(const char *name, int argc, char **argv) {
     return 0;
 }
 
+/* `"features load" or "features get"`: the commands that begin with the word; empty where none does. */
+static void list_commands(const char *word, char *text, size_t size) {
+    const size_t n_word = strlen(word);
+    size_t n = 0, n_left = 0;
+    text[0] = '\0';
+    for (int c = 0; c < HR_COMMAND_COUNT; c++) {
+        const char *name = hr_command_rows[c].name;
+        n_left += strncmp(name, word, n_word) == 0 && name[n_word] == ' ';
+    }
+    for (int c = 0; c < HR_COMMAND_COUNT; c++) {
+        const char *name = hr_command_rows[c].name;
+        if (strncmp(name, word, n_word) != 0 || name[n_word] != ' ') continue;
+        const char *separator = n == 0 ? "" : n_left == 1 ? " or " : ", ";
+        int more = snprintf(text + n, size - n, "%s\"%s\"", separator, name);
+        if (more > 0 && n + (size_t)more < size) n += (size_t)more;
+        n_left--;
+    }
+}
+
 hr_status hr_command_find(int argc, char **argv, hr_command *command, int *n_words, hr_error *err) {
     for (int c = 0; c < HR_COMMAND_COUNT; c++) {
         *command = (hr_command)c;
@@ -29,8 +48,9 @@ hr_status hr_command_find(int argc, char **argv, hr_command *command, int *n_wor
         if (*n_words > 0) return HR_OK;
     }
     if (argc < 2) return hr_error_set(err, HR_INVALID_ARGUMENT, "expected a command");
-    if (strcmp(argv[1], "features") == 0)
-        return hr_error_set(err, HR_INVALID_ARGUMENT, "expected \"features load\", get, stats or check");
+    char commands[192];
+    list_commands(argv[1], commands, sizeof commands);
+    if (commands[0] != '\0') return hr_error_set(err, HR_INVALID_ARGUMENT, "expected %s", commands);
     return hr_error_set(err, HR_INVALID_ARGUMENT, "unknown command %s",
                         hr_quote(argv[1], strlen(argv[1])).text);
 }

@@ -28,6 +28,9 @@ typedef enum hr_command {
     HR_COMMAND_FEATURES_STATS,
     HR_COMMAND_FEATURES_CHECK,
     HR_COMMAND_INSPECT,
+    HR_COMMAND_EXPERIMENTS_CHECK,
+    HR_COMMAND_EXPERIMENTS_SIMULATE,
+    HR_COMMAND_EXPERIMENTS_EXPLAIN,
     HR_COMMAND_EXPERIMENTS_ANALYZE,
     HR_COMMAND_COUNT
 } hr_command;
@@ -94,6 +97,8 @@ typedef struct hr_options {
     const char *entity, *id; /* features get */
 
     const char *arguments[HR_MAX_ARGUMENTS]; /* those without a flag, in order */
+    uint64_t n_users;                        /* experiments simulate */
+    hr_option_list attributes;               /* experiments simulate, explain: KEY=VALUE */
     const char *experiment, *weights;        /* experiments analyze; "": not given */
     const char *data, *html;                 /* "": not asked for */
     uint64_t rows;

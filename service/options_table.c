@@ -9,8 +9,13 @@
 #define FEATURES_GET  (1u << HR_COMMAND_FEATURES_GET)
 #define SURVEY        (1u << HR_COMMAND_FEATURES_STATS | 1u << HR_COMMAND_FEATURES_CHECK)
 #define INSPECT       (1u << HR_COMMAND_INSPECT)
+#define CHECK         (1u << HR_COMMAND_EXPERIMENTS_CHECK)
+#define SIMULATE      (1u << HR_COMMAND_EXPERIMENTS_SIMULATE)
+#define EXPLAIN       (1u << HR_COMMAND_EXPERIMENTS_EXPLAIN)
 #define ANALYZE       (1u << HR_COMMAND_EXPERIMENTS_ANALYZE)
-#define ALL           (SERVE | SCORE | RANK | LOAD | FEATURES_LOAD | FEATURES_GET | SURVEY | INSPECT | ANALYZE)
+#define EXPERIMENTS   (CHECK | SIMULATE | EXPLAIN)
+#define ALL                                                                                                  \
+    (SERVE | SCORE | RANK | LOAD | FEATURES_LOAD | FEATURES_GET | SURVEY | INSPECT | EXPERIMENTS | ANALYZE)
 
 #define MEMBER(name)   .offset = offsetof(hr_options, name)
 #define TEXT(v)        .type = HR_OPTION_TEXT, .value = (v)
@@ -109,7 +114,7 @@ const hr_option_row hr_option_rows[] = {
      .help = "Decide by the experiments of this file, a GrowthBook SDK payload, which model, fusion and tasks rank a "
              "request; it is read again when it changes, and on SIGHUP."},
     {.name = "experiments-feature", TEXT("NAME"), MEMBER(experiments_feature), .fallback = "ranking",
-     .commands = SERVE, .in_file = true,
+     .commands = SERVE | EXPERIMENTS, .in_file = true,
      .help = "The feature of that file whose value is {\"model\", \"fusion\", \"tasks\", \"shadow\"}; NAME.model and "
              "so on give single keys."},
     {.name = "allow-forced-variations", BOOL, MEMBER(allow_forced_variations), .fallback = "false",
@@ -285,6 +290,18 @@ const hr_option_row hr_option_rows[] = {
      .help = "Print a table of every second too."},
 
     /* Experiments. */
+    {.name = "models", TEXT("ROOT"), MEMBER(models), .commands = CHECK,
+     .help = "Check the file's models, fusions and tasks against this model repository too."},
+    {.name = "default-model", TEXT("NAME"), MEMBER(default_model), .commands = CHECK,
+     .help = "The model of requests that name none, as for serve."},
+    {.name = "users", UINT64(1, 1000000000), MEMBER(n_users), .fallback = "100000", .commands = SIMULATE,
+     .help = "How many users to make up: user-0, user-1 and so on."},
+    {.name = "user", TEXT("ID"), MEMBER(user), .commands = EXPLAIN, .required = true,
+     .help = "The user to explain."},
+    {.name = "attribute", LIST("KEY=VALUE"), .check = hr_option_check_pair, MEMBER(attributes),
+     .commands = SIMULATE | EXPLAIN,
+     .help = "An attribute of the request, its value in JSON (a word that is not JSON is a string); may be given "
+             "again."},
     {.name = "experiment", TEXT("KEY"), MEMBER(experiment), .commands = ANALYZE,
      .help = "Of this experiment only."},
     {.name = "weights", TEXT("W,W,..."), MEMBER(weights), .check = hr_option_check_weights, .commands = ANALYZE,
@@ -351,6 +368,20 @@ const hr_command_row hr_command_rows[HR_COMMAND_COUNT] = {
          "data, whether its experts and gates are healthy.",
          "homerank inspect models/home/1 --data requests.jsonl "
          "--store lmdb:features.lmdb --html home.html"},
+    [HR_COMMAND_EXPERIMENTS_CHECK] = {"experiments check",
+                                      {"FILE"},
+                                      "Check an experiments file, and print what it does to traffic.",
+                                      "homerank experiments check experiments.json --models models"},
+    [HR_COMMAND_EXPERIMENTS_SIMULATE] =
+        {"experiments simulate",
+         {"FILE"},
+         "Decide for made-up users, and compare how many are in each variation with the file's shares.",
+         "homerank experiments simulate experiments.json --users 1000000 --attribute country=de"},
+    [HR_COMMAND_EXPERIMENTS_EXPLAIN] =
+        {"experiments explain",
+         {"FILE"},
+         "Explain rule by rule why a user gets the model, fusion and tasks that experiments decide.",
+         "homerank experiments explain experiments.json --user u1 --attribute country=de"},
     [HR_COMMAND_EXPERIMENTS_ANALYZE] = {"experiments analyze",
                                         {"EXPOSURES", "OUTCOMES"},
                                         "Compare an experiment's variations by what their users did: means "

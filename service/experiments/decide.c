@@ -59,17 +59,19 @@ static bool is_drawn(const hr_experiments_subject *subject, double percent) {
     return (double)(hash >> 11) * 0x1p-53 * 100 < percent;
 }
 
-/* The experiments that the user is in; one that several features ask is one. */
+/* The experiments that the user is in; one that several features ask, and give the same variation of, is one.
+ */
 static hr_status list_assigned(const hr_evaluation *e, hr_decision *decision, hr_error *err) {
     hr_assigned *assigned = hr_arena_alloc(e->scratch.arena, e->n_runs * sizeof *assigned);
-    bool *seen = hr_arena_calloc(e->scratch.arena, e->program->n_keys, sizeof *seen);
+    uint32_t *seen = hr_arena_calloc(e->scratch.arena, e->program->n_keys, sizeof *seen); /* variation + 1 */
     if (assigned == NULL || seen == NULL)
         return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "the experiments exceed the request's memory cap");
     decision->assigned = assigned;
     for (uint32_t i = 0; i < e->n_runs; i++) {
         const hr_run *run = &e->runs[i];
-        if (!run->in_experiment || seen[run->experiment->key_index]) continue;
-        seen[run->experiment->key_index] = true;
+        uint32_t *before = &seen[run->experiment->key_index];
+        if (!run->in_experiment || *before == run->variation + 1) continue;
+        *before = run->variation + 1;
         assigned[decision->n_assigned++] =
             (hr_assigned){.experiment = run->experiment->key,
                           .feature = run->experiment->feature,

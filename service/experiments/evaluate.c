@@ -297,7 +297,7 @@ static bool apply_rule(hr_evaluation *e, const hr_rule *rule, hr_flag_result *re
     if (o == PREREQUISITE_FAILS) return false;
     *reason = HR_REASON_FILTERED;
     if (rule->filters.present && is_filtered_out(e, &rule->filters)) return false;
-    *reason = HR_REASON_NO_KIND;
+    *reason = rule->n_prerequisites > 0 ? HR_REASON_GATE_OPEN : HR_REASON_NO_KIND;
     if (rule->kind == HR_RULE_SKIP) return false;
     if (rule->kind == HR_RULE_FORCE) {
         *reason = HR_REASON_ROLLOUT;

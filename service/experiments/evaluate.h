@@ -23,6 +23,7 @@
     X(FILTERED, "skipped: outside its filters")                                                              \
     X(CONDITION, "skipped: its condition does not hold")                                                     \
     X(ROLLOUT, "skipped: outside its share")                                                                 \
+    X(GATE_OPEN, "passed: its prerequisites hold")                                                           \
     X(NO_KIND, "skipped: neither force nor variations")                                                      \
     X(FORCED_VALUE, "applies: gives its value")                                                              \
     X(DEFAULT_VALUE, "no rule applies: the default value")                                                   \

@@ -187,6 +187,7 @@ static hr_status compile_kind(hr_flag_builder *b, const json_t *json, const char
         return hr_experiment__compile(b, json, variations, feature, &rule->experiment);
     }
     rule->kind = HR_RULE_SKIP;
+    if (rule->n_prerequisites > 0) return HR_OK; /* a gate */
     return hr_flag_builder__problem(b, "expected force or variations, found neither");
 }
 

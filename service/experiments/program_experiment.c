@@ -197,12 +197,25 @@ static hr_status compile_alone(hr_flag_builder *b, const json_t *json, hr_experi
     return hr_flag_part__prerequisites(b, json, &experiment->n_prerequisites, &experiment->prerequisites);
 }
 
-/* An experiment may give several features their values: it has one key then. */
-static uint32_t key_index(hr_flag_builder *b, const char *key) {
+/* The first experiment with this key: one may give several features their values. */
+static const hr_experiment *find_key(const hr_flag_builder *b, const hr_experiment *experiment) {
     hr_experiment *const *experiments = b->experiments.elements;
-    for (size_t i = 0; i + 1 < b->experiments.n; i++)
-        if (strcmp(experiments[i]->key, key) == 0) return experiments[i]->key_index;
-    return b->n_keys++;
+    size_t i = 0;
+    while (strcmp(experiments[i]->key, experiment->key) != 0) i++;
+    return experiments[i];
+}
+
+static void number_key(hr_flag_builder *b, hr_experiment *experiment) {
+    const hr_experiment *first = find_key(b, experiment);
+    experiment->key_index = first == experiment ? b->n_keys++ : first->key_index;
+    if (first == experiment || first->feature[0] == '\0') return;
+    bool same = first->hash == experiment->hash && first->n_ranges == experiment->n_ranges &&
+                memcmp(first->ranges, experiment->ranges, first->n_ranges * sizeof *first->ranges) == 0;
+    if (!same)
+        hr_flag_builder__warn(b,
+                              "assigns otherwise than feature %s does under the same key: a user may be "
+                              "in two of its variations",
+                              hr_quote(first->feature, strlen(first->feature)).text);
 }
 
 hr_status hr_experiment__compile(hr_flag_builder *b, const json_t *json, const json_t *variations,
@@ -214,13 +227,13 @@ hr_status hr_experiment__compile(hr_flag_builder *b, const json_t *json, const j
     *experiment = made;
     hr_status status = hr_flag_builder__push(b, &b->experiments, &made);
     if (status == HR_OK) status = hr_flag_part__text(b, json, "key", default_key, &made->key);
-    if (status == HR_OK) made->key_index = key_index(b, made->key);
     if (status == HR_OK) status = hr_flag_part__text(b, json, "name", "", &made->name);
     if (status == HR_OK) status = hr_flag_part__text(b, json, "phase", "", &made->phase);
     if (status == HR_OK) status = compile_variations(b, json, variations, made);
     if (status == HR_OK) status = compile_ranges(b, json, made);
     made->takes_most = takes_most(made);
     if (status == HR_OK) status = compile_hashes(b, json, made);
+    if (status == HR_OK) number_key(b, made);
     if (status == HR_OK) status = hr_flag_part__filters(b, json, &made->filters);
     if (status == HR_OK) status = hr_flag_part__targeting(b, json, &made->targeting);
     if (status == HR_OK) status = compile_bandit(b, json, made);

@@ -65,7 +65,7 @@ class CommandLine(unittest.TestCase):
         for pattern, *arguments in [
                 ("expected a command; see homerank --help",),
                 ('unknown command "rnak"; see homerank --help', "rnak"),
-                ('expected "features load", get, stats or check', "features"),
+                ('expected "features load", "features get", "features stats" or "features check"', "features"),
                 ('homerank serve: unknown flag --"nonsense"; see homerank serve --help', "serve", "--nonsense"),
                 ("homerank rank: --user ID is required", "rank", "--items", "a"),
                 ("homerank features get: --entity: expected one of user, item", "features", "get", "--entity", "x"),

@@ -212,7 +212,9 @@ static void commands_are_found_by_their_words(void **state) {
     assert_int_equal(command, HR_COMMAND_FEATURES_LOAD);
     assert_int_equal(n_words, 2);
     assert_int_equal(hr_command_find(2, load, &command, &n_words, &err), HR_INVALID_ARGUMENT);
-    assert_string_equal(err.message, "expected \"features load\", get, stats or check");
+    assert_string_equal(
+        err.message,
+        "expected \"features load\", \"features get\", \"features stats\" or \"features check\"");
     assert_int_equal(hr_command_find(1, load, &command, &n_words, &err), HR_INVALID_ARGUMENT);
     char *unknown[] = {"homerank", "rnak"};
     assert_int_equal(hr_command_find(2, unknown, &command, &n_words, &err), HR_INVALID_ARGUMENT);
