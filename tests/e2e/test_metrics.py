@@ -232,7 +232,10 @@ class Metrics(harness.Case):
 
     def test_the_documentation_lists_every_family(self):
         # Started with whatever has metrics of its own.
-        server = self.serve("--exposures", self.path("exposures.jsonl"), store=self.start_redis().uri())
+        with open(self.path("experiments.json"), "w", encoding="utf-8") as file:
+            file.write('{"features": {"ranking": {}}}')
+        server = self.serve("--exposures", self.path("exposures.jsonl"), "--experiments",
+                            self.path("experiments.json"), store=self.start_redis().uri())
         with server.connect() as client:
             client.rank_request(self.request())
         families = self.wait_idle().families
