@@ -37,7 +37,8 @@ SIZES = (1, 2, 5, 20, 100, 300, 500)
 N_CALLERS = 4
 SWAP_S, FIRST_SWAPS_S, BROKEN_EVERY, KEPT_VERSIONS = 2.0, 0.4, 4, 4
 VERSIONS_WITH_SERIES = 64  # the metrics remember as many; all of them by the end of the first minute
-REDIS_UP_S, REDIS_DOWN_S = 12.0, 1.5
+REDIS_UP_S, REDIS_DOWN_S = 10.0, 3.0
+CACHE = ("--cache-ttl-ms", "500", "--cache-max-stale-ms", "500")  # so that an outage has stale answers, then none
 LOAD_S = 4
 FLAT_FROM_S, FLAT_GROWTH = 60, 0.05
 EXPECTED_CODES = {"OK", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
@@ -65,6 +66,7 @@ class World:
         self.make_variants(config, tensors, rng)
         self.run("features", "load", "--store", redis.uri(), "--in", self.paths["records"])
         self.requests = [harness.request_of_json(line) for line in lines]
+        self.users = set(store["user"])
         self.with_store = [self.score(i, redis.uri()) for i in range(N_VARIANTS)]
         self.without_store = [self.score(i, "none:") for i in range(N_VARIANTS)]
 
@@ -274,7 +276,7 @@ class Soak:
         self.world = World(folder, self.redis)
         self.publish()
         self.server = harness.Server(["--models", self.root, "--store", self.redis.uri(), "--http", "127.0.0.1:0",
-                                      "--threads", "2", "--repository-poll-ms", "100"]).wait_ready()
+                                      "--threads", "2", "--repository-poll-ms", "100", *CACHE]).wait_ready()
 
     def close(self):
         self.server.close()
@@ -293,22 +295,26 @@ class Soak:
         self.tally.add("versions broken" if broken else "versions")
 
     def check(self, request, answer):
-        """The answer is the offline one of its version: with all features, or with none where the store was down."""
+        """The answer is the offline one of its version: with all features (maybe stale: the records do not change), or
+        with none where the store was down for long. Every item asked for has a record."""
         name, _, version = answer.model.partition("@")
         found, features = bits_of_answer(answer), answer.features
+        incomplete = features.items_missing > 0 or features.items_stale > 0
         if name != "home" or int(version) > self.version:
             self.tally.complain("an answer by %s" % answer.model)
             return
-        if features.store_error == "":
-            self.tally.add("answers checked")
+        if features.items_missing == 0 and features.user_found == (request.user_id in self.world.users):
+            self.tally.add("stale answers checked" if features.items_stale else "answers checked")
             expected = self.world.with_store
-        elif not features.user_found and features.items_missing == len(request.item_ids):
+        elif features.items_missing == len(request.item_ids) and not features.user_found:
             self.tally.add("answers without the store checked")
             expected = self.world.without_store
         else:
             self.tally.add("answers with a part of the records")
             return
         wanted = expected[int(version) % N_VARIANTS][request.request_id]
+        if incomplete and not features.store_error:
+            self.tally.complain("%s: records were missing or stale, and no word why" % request.request_id)
         if found != wanted:
             differs = [name for name, a, b in zip(("order", "scores", "tasks", "predictions"), found, wanted) if a != b]
             self.tally.complain("%s by %s: %s are not what `homerank score` says (user found %r, %d of %d items missing, "

@@ -12,7 +12,7 @@ class ShortSoak(unittest.TestCase):
     def test_everything_at_once_for_a_while(self):
         tally = soak.soak(SECONDS, memory=False)
         self.assertEqual(tally.wrong, [])
-        for what in ("answers checked", "answers without the store checked", "calls given up", "connections dropped",
+        for what in ("answers checked", "stale answers checked", "answers without the store checked", "calls given up", "connections dropped",
                      "versions", "versions broken", "Redis restarts", "loaded OK"):
             self.assertGreater(tally.counts[what], 0, what)
 
