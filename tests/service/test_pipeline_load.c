@@ -390,14 +390,15 @@ static void a_cancel_that_comes_before_the_call_is_not_lost(void **state) {
 
 static void a_call_that_would_not_make_its_deadline_is_refused_at_once(void **state) {
     hr_pipeline *pipeline = open_pipeline(*state, &DEFAULTS);
-    uint64_t total_us = 0;
+    uint64_t least_us = UINT64_MAX;
     for (int i = 0; i < 5; i++) {
         test_call *c = submit(pipeline, MAX_ITEMS, HR_CLASS_NORMAL, UINT64_MAX);
         expect_done(c, HR_OK);
-        total_us = c->call.response->timing->total_us;
+        const uint64_t total_us = c->call.response->timing->total_us;
+        if (total_us < least_us) least_us = total_us;
         free_call(c);
     }
-    uint64_t deadline_ns = hr_clock_ns() + total_us * 1000 / 8; /* two workers need half of it or so */
+    uint64_t deadline_ns = hr_clock_ns() + least_us * 1000 / 8;
     test_call *hopeless = submit(pipeline, MAX_ITEMS, HR_CLASS_NORMAL, deadline_ns);
     assert_int_equal(atomic_load(&hopeless->n_done), 1); /* on this thread */
     assert_non_null(strstr(hopeless->call.error.message, "would take at least"));
@@ -416,7 +417,7 @@ static void what_expires_in_the_queue_is_not_computed(void **state) {
     hr_pipeline *pipeline = open_pipeline(*state, &options);
     sem_t gate;
     test_call *held = hold_worker(pipeline, &gate);
-    uint64_t until_ns = hr_clock_ns() + 300000000;
+    uint64_t until_ns = hr_clock_ns() + 2000000000; /* long enough to be admitted on a busy machine */
     test_call *late = submit(pipeline, 100, HR_CLASS_NORMAL, until_ns);
     while (hr_clock_ns() < until_ns) sched_yield();
     let_worker_go(held, &gate);
