@@ -104,9 +104,30 @@ int fixture_group_teardown(void **state) {
     return 0;
 }
 
+/* A gate that was shut for long opens the store's breaker: the next test shall find it closed. */
+static void wait_for_answers(fixture *f) {
+    const struct timespec pause = {.tv_nsec = 1000000};
+    const hr_field_list none = {0};
+    hr_arena *arena = hr_arena_create(1 << 20);
+    hr_status status = HR_UNAVAILABLE;
+    for (uint64_t until_ns = hr_clock_ns() + 30000000000u; status != HR_OK && hr_clock_ns() < until_ns;) {
+        hr_fetch fetch = {.user_id = "nobody",
+                          .fields = {[HR_ENTITY_USER] = &none, [HR_ENTITY_ITEM] = &none},
+                          .deadline_ns = UINT64_MAX,
+                          .arena = arena};
+        hr_store_fetch_wait(f->store, &fetch);
+        status = fetch.error.code;
+        hr_arena_reset(arena);
+        if (status != HR_OK) nanosleep(&pause, NULL);
+    }
+    hr_arena_destroy(arena);
+    if (status != HR_OK) fail_msg("Redis is not asked any more");
+}
+
 int fixture_teardown(void **state) {
     fixture_open_gate(*state);
     fixture_stop(*state);
+    wait_for_answers(*state);
     return 0;
 }
 
