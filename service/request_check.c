@@ -10,6 +10,14 @@ static hr_status check_id(const char *id, uint32_t max_id_nbytes, hr_error *err)
                         (unsigned)max_id_nbytes, nbytes);
 }
 
+/* It stands in the answer and in each of its exposures, where a byte may become six. */
+static hr_status check_request_id(const char *id, hr_error *err) {
+    size_t nbytes = strlen(id);
+    if (nbytes <= HR_MAX_REQUEST_ID_NBYTES) return HR_OK;
+    return hr_error_set(err, HR_INVALID_ARGUMENT, "request_id: expected at most %d bytes, found %zu",
+                        HR_MAX_REQUEST_ID_NBYTES, nbytes);
+}
+
 static hr_status check_items(const Homerank__V1__RankRequest *request, uint32_t max_items,
                              uint32_t max_id_nbytes, hr_error *err) {
     const size_t n_items = request->n_item_ids;
@@ -42,7 +50,8 @@ hr_status hr_request_check(const Homerank__V1__RankRequest *request, const hr_re
                            hr_arena *arena, const hr_experiments_attributes **attributes, hr_error *err) {
     hr_status status = check_id(request->user_id, limits->max_id_nbytes, err);
     if (status != HR_OK) return hr_error_prefix(err, "user_id");
-    status = check_items(request, limits->max_items, limits->max_id_nbytes, err);
+    status = check_request_id(request->request_id, err);
+    if (status == HR_OK) status = check_items(request, limits->max_items, limits->max_id_nbytes, err);
     if (status == HR_OK) status = read_attributes(request->attributes, arena, attributes, err);
     if (status != HR_OK) return status;
     if (request->priority > 1)

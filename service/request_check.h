@@ -10,7 +10,7 @@
 #include "proto/homerank.pb-c.h"
 #include "service/experiments/experiments.h"
 
-enum { HR_MAX_ATTRIBUTES_NBYTES = 64 << 10 };
+enum { HR_MAX_REQUEST_ID_NBYTES = 1 << 10, HR_MAX_ATTRIBUTES_NBYTES = 64 << 10 };
 
 typedef struct hr_request_limits {
     uint32_t max_items;

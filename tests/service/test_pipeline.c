@@ -133,6 +133,21 @@ static void attributes_are_a_json_object_of_at_most_64_kib(void **state) {
     hr_arena_destroy(arena);
 }
 
+static void a_request_id_is_at_most_1_kib(void **state) {
+    enum { MOST = 1 << 10 };
+    const tiny_service *s = *state;
+    hr_arena *arena = hr_arena_create(1 << 20);
+    Homerank__V1__RankRequest *request = tiny_request(arena, PLAIN "}");
+    hr_rank_call call = {.deadline_ns = UINT64_MAX};
+    request->request_id = hr_arena_calloc(arena, MOST + 2, 1);
+    memset(request->request_id, 'r', MOST);
+    assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_OK);
+    request->request_id[MOST] = 'r';
+    assert_int_equal(tiny_rank(s->pipeline, request, arena, &call), HR_INVALID_ARGUMENT);
+    assert_string_equal(call.error.message, "request_id: expected at most 1024 bytes, found 1025");
+    hr_arena_destroy(arena);
+}
+
 static void a_request_larger_than_its_memory_is_refused(void **state) {
     const tiny_service *s = *state;
     hr_arena *roomy = hr_arena_create(1 << 20);
@@ -262,6 +277,7 @@ int main(void) {
         TINY_TEST(top_k_and_tasks_cut_the_answer_but_not_the_fusion),
         TINY_TEST(bad_requests_are_refused_by_name),
         TINY_TEST(attributes_are_a_json_object_of_at_most_64_kib),
+        TINY_TEST(a_request_id_is_at_most_1_kib),
         TINY_TEST(a_request_larger_than_its_memory_is_refused),
         TINY_TEST(a_call_past_its_deadline_or_cancelled_is_not_worked_on),
         TINY_TEST(a_draining_pipeline_refuses),
