@@ -91,7 +91,7 @@ static hr_status features_of_hash(const redisReply *reply, hr_arena *arena, feat
 static hr_status get_hash(const hr_store_uri *uri, hr_entity entity, const char *id, hr_arena *arena,
                           feature_map **features, hr_error *err) {
     redisContext *redis;
-    hr_status status = hr_redis_sync_connect(uri, &redis, err);
+    hr_status status = hr_redis_sync_connect(uri, HR_REDIS_SYNC_PATIENCE_S, &redis, err);
     if (status != HR_OK) return status;
     redisReply *reply = NULL;
     if (redisAppendCommand(redis, "HGETALL %s:%s:%s", uri->prefix, hr_entity__name(entity), id) != REDIS_OK)

@@ -235,7 +235,7 @@ static hr_status open_kind(const char *text, hr_record_scan *scan, hr_error *err
     case HR_STORE_REDIS: {
         hr_store_options options = hr_store_defaults;
         options.connect_timeout_ms = options.command_timeout_ms = 30000;
-        hr_status status = hr_redis_sync_connect(scan->uri, &scan->redis, err);
+        hr_status status = hr_redis_sync_connect(scan->uri, HR_REDIS_SYNC_PATIENCE_S, &scan->redis, err);
         return status != HR_OK ? status : hr_store_open(text, &options, &scan->store, err);
     }
     case HR_STORE_NONE:

@@ -294,7 +294,7 @@ hr_status hr_record_writer__open_redis(const hr_store_uri *uri, const hr_record_
                                    BATCH_NBYTES};
     hr_status status = HR_OK;
     while (status == HR_OK && w->writer.n_lanes < options->n_lanes) {
-        status = hr_redis_sync_connect(uri, &w->lanes[w->writer.n_lanes], err);
+        status = hr_redis_sync_connect(uri, HR_REDIS_SYNC_PATIENCE_S, &w->lanes[w->writer.n_lanes], err);
         w->writer.n_lanes += status == HR_OK;
     }
     if (status != HR_OK) {

@@ -7,7 +7,7 @@
 
 #include "features/redis_auth.h"
 
-enum { CONNECT_TIMEOUT_S = 5, COMMAND_TIMEOUT_S = 30 };
+enum { CONNECT_TIMEOUT_S = 5 };
 
 static hr_status failed(const redisContext *c, hr_error *err) {
     bool timeout = c->err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK);
@@ -51,7 +51,8 @@ static hr_status select_db(redisContext *c, const hr_store_uri *uri, hr_error *e
     return status;
 }
 
-hr_status hr_redis_sync_connect(const hr_store_uri *uri, redisContext **context, hr_error *err) {
+hr_status hr_redis_sync_connect(const hr_store_uri *uri, uint32_t answer_timeout_s, redisContext **context,
+                                hr_error *err) {
     *context = NULL;
     const char *host = uri->servers[0].host;
     const uint16_t port = uri->servers[0].port;
@@ -60,7 +61,7 @@ hr_status hr_redis_sync_connect(const hr_store_uri *uri, redisContext **context,
     hr_status status = HR_OK;
     if (c->err != 0)
         status = hr_error_set(err, HR_UNAVAILABLE, "redis %s:%u: cannot connect: %s", host, port, c->errstr);
-    if (status == HR_OK && redisSetTimeout(c, (struct timeval){.tv_sec = COMMAND_TIMEOUT_S}) != REDIS_OK)
+    if (status == HR_OK && redisSetTimeout(c, (struct timeval){.tv_sec = answer_timeout_s}) != REDIS_OK)
         status = failed(c, err);
     if (status == HR_OK && uri->password[0] != '\0') status = authenticate(c, uri, err);
     if (status == HR_OK) status = select_db(c, uri, err);

@@ -7,9 +7,12 @@
 #include "base/status.h"
 #include "features/store_uri.h"
 
-/* Connects, authenticates and selects the database of the URI. Free with redisFree.
- * Errors: UNAVAILABLE naming the server. */
-hr_status hr_redis_sync_connect(const hr_store_uri *uri, redisContext **context, hr_error *err);
+enum { HR_REDIS_SYNC_PATIENCE_S = 30 }; /* of a tool, for an answer */
+
+/* Connects, authenticates and selects the database of the URI; this and every later answer may take
+ * answer_timeout_s. Free with redisFree. Errors: UNAVAILABLE naming the server. */
+hr_status hr_redis_sync_connect(const hr_store_uri *uri, uint32_t answer_timeout_s, redisContext **context,
+                                hr_error *err);
 
 /* The next reply of a pipeline, to be freed with freeReplyObject; a server's error reply is UNAVAILABLE too.
  */

@@ -47,9 +47,10 @@ static bool ends_in_line(const exposure_file *file) {
 
 static hr_status open_file(exposure_file *file, hr_error *err) {
     struct stat st;
-    file->fd = open(file->path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+    const int flags = O_APPEND | O_CLOEXEC | O_NONBLOCK; /* whoever reads a pipe may have stopped doing so */
+    file->fd = open(file->path, O_RDWR | O_CREAT | flags, 0640);
     if (file->fd < 0 && (errno == EACCES || errno == ENXIO)) /* a pipe, or one that may only be written */
-        file->fd = open(file->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+        file->fd = open(file->path, O_WRONLY | flags);
     if (file->fd < 0) return failed(file, "open", err);
     if (fstat(file->fd, &st) != 0) {
         hr_status status = failed(file, "look at", err);
@@ -118,11 +119,12 @@ static hr_status file_for(exposure_file *file, size_t nbytes, hr_error *err) {
     return HR_OK;
 }
 
-/* As many whole lines as fit into the file's size, but at least one. */
+/* As many whole lines as fit into the file's size, but at least one; into a pipe one, which it takes whole or
+ * not at all (up to PIPE_BUF). */
 static size_t lines_that_fit(const exposure_file *file, const char *lines, size_t nbytes) {
     uint64_t room = file->max_nbytes > file->nbytes ? file->max_nbytes - file->nbytes : 0;
-    if (nbytes <= room || !file->is_regular) return nbytes;
-    const char *last = room > 0 ? memrchr(lines, '\n', (size_t)room) : NULL;
+    if (nbytes <= room && file->is_regular) return nbytes;
+    const char *last = room > 0 && file->is_regular ? memrchr(lines, '\n', (size_t)room) : NULL;
     if (last == NULL) last = memchr(lines, '\n', nbytes);
     return (size_t)(last - lines) + 1;
 }

@@ -179,11 +179,11 @@ hr_status hr_sink_create(const hr_sink_place_i *i, void *place, size_t max_nbyte
     return HR_OK;
 }
 
-void hr_sink_destroy(hr_sink *sink, uint32_t grace_ms) {
+void hr_sink_destroy(hr_sink *sink, uint64_t end_ns) {
     if (sink == NULL) return;
     pthread_mutex_lock(&sink->lock);
     sink->ending = true;
-    sink->end_ns = hr_clock_ns() + grace_ms * UINT64_C(1000000);
+    sink->end_ns = end_ns;
     pthread_cond_signal(&sink->wake);
     pthread_mutex_unlock(&sink->lock);
     pthread_join(sink->thread, NULL);

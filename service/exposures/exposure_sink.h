@@ -31,9 +31,9 @@ typedef struct hr_sink hr_sink;
 hr_status hr_sink_create(const hr_sink_place_i *i, void *place, size_t max_nbytes, hr_sink **sink,
                          hr_error *err);
 
-/* Writes what waits, drops and counts what cannot be written within grace_ms, says how many were lost, and
- * frees the sink and its place. NULL is allowed. */
-void hr_sink_destroy(hr_sink *sink, uint32_t grace_ms);
+/* Writes what waits, drops and counts what cannot be written by end_ns (hr_clock_ns), says how many were
+ * lost, and frees the sink and its place. NULL is allowed. */
+void hr_sink_destroy(hr_sink *sink, uint64_t end_ns);
 
 /* Takes all of the lines (n_lines, nbytes) or none. */
 void hr_sink_put(hr_sink *sink, const char *lines, size_t nbytes, uint32_t n_lines);

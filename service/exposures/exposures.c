@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "features/redis_stream.h"
 #include "service/exposures/exposure_file.h"
 
@@ -62,7 +63,8 @@ hr_status hr_exposures_open(const hr_exposures_options *options, hr_exposures **
 
 void hr_exposures_close(hr_exposures *exposures) {
     if (exposures == NULL) return;
-    for (size_t i = 0; i < exposures->n_sinks; i++) hr_sink_destroy(exposures->sinks[i], exposures->grace_ms);
+    const uint64_t end_ns = hr_clock_ns() + exposures->grace_ms * UINT64_C(1000000); /* of all */
+    for (size_t i = 0; i < exposures->n_sinks; i++) hr_sink_destroy(exposures->sinks[i], end_ns);
     free(exposures);
 }
 

@@ -212,6 +212,27 @@ static void a_line_that_did_not_fit_is_taken_back(void **state) {
     assert_int_equal(system(mounted), 0);
 }
 
+static void a_pipe_that_is_not_read_holds_nobody_and_gets_whole_lines(void **state) {
+    fixture *f = *state;
+    enum { N = 2000 }; /* more than a pipe takes */
+    static char text[1 << 20];
+    assert_int_equal(mkfifo(f->path, 0600), 0);
+    int reader = open(f->path, O_RDONLY | O_NONBLOCK);
+    assert_true(reader >= 0);
+    hr_exposures_options options = options_of(f);
+    options.grace_ms = 0;
+    hr_exposures *exposures = opened(&options);
+    for (int i = 0; i < N; i++) hr_exposures_log(exposures, lines_of("r", "u", 1));
+    hr_exposures_close(exposures);
+    ssize_t n = read(reader, text, sizeof text);
+    close(reader);
+    assert_in_range(n, 32768, sizeof text);
+    hr_exposure_lines *line = lines_of("r", "u", 1);
+    assert_int_equal((size_t)n % line->nbytes, 0);
+    assert_memory_equal(text + (size_t)n - line->nbytes, line->bytes, line->nbytes);
+    free(line);
+}
+
 typedef struct putter {
     hr_exposures *exposures;
     int n;
@@ -302,6 +323,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_torn_last_line_is_ended_before_the_next, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_a_full_disk_refuses_is_dropped_and_counted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_line_that_did_not_fit_is_taken_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_pipe_that_is_not_read_holds_nobody_and_gets_whole_lines, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(many_threads_log_side_by_side, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_places_are_refused_at_the_start, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_stream_gets_each_line_and_waits_out_a_server_that_is_down, set_up,
