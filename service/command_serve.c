@@ -42,7 +42,7 @@ static hr_status open_after(const hr_options *options, hr_pipeline *pipeline, hr
     *after = (after_answers){0};
     hr_status status = open_exposures(options, &after->exposures, err);
     if (status) return status;
-    after->shadow = hr_shadow_create(pipeline, after->exposures);
+    after->shadow = hr_shadow_create(pipeline, after->exposures, options->max_open_bytes / 4);
     if (after->shadow == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for shadows");
     if (after->exposures != NULL)
         status = hr_metrics_add(metrics, hr_exposures_collect, after->exposures, err);

@@ -4,6 +4,7 @@
 #include "service/shadow.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,9 +54,11 @@ struct hr_shadow {
     hr_pipeline *pipeline;   /* borrowed */
     hr_exposures *exposures; /* borrowed, or NULL */
     hr_metric_set *metrics;  /* owned */
-    pthread_mutex_t lock;    /* guards the rest */
-    pthread_cond_t none;     /* there is no call any more */
-    hr_shadow_call *calls;   /* in the pipeline */
+    size_t max_nbytes;
+    atomic_size_t nbytes;  /* of the arenas that shadows hold, as they were answered */
+    pthread_mutex_t lock;  /* guards the rest */
+    pthread_cond_t none;   /* there is no call any more */
+    hr_shadow_call *calls; /* in the pipeline */
 };
 
 /* In its own arena. */
@@ -65,17 +68,19 @@ struct hr_shadow_call {
     Homerank__V1__RankRequest request; /* the answered one's, but for the model and what is asked for */
     hr_scored answered;                /* holds a reference of its model */
     const char *version;               /* of the experiments */
+    size_t held;                       /* of the arena, counted in shadow->nbytes */
     size_t nbytes;
     hr_shadow_give_back give_back;
     void *give_back_arg;
     hr_shadow_call *previous, *next;
 };
 
-hr_shadow *hr_shadow_create(hr_pipeline *pipeline, hr_exposures *exposures) {
+hr_shadow *hr_shadow_create(hr_pipeline *pipeline, hr_exposures *exposures, size_t max_nbytes) {
     hr_shadow *shadow = calloc(1, sizeof *shadow);
     if (shadow == NULL) return NULL;
     shadow->pipeline = pipeline;
     shadow->exposures = exposures;
+    shadow->max_nbytes = max_nbytes;
     shadow->metrics = hr_metric_set_create(families, N_FAMILIES, NULL, 0);
     if (shadow->metrics == NULL) {
         free(shadow);
@@ -109,10 +114,19 @@ static void change_request(Homerank__V1__RankRequest *request, const char *model
     request->priority = 0; /* the class is the call's own */
 }
 
+/* A shadow holds its request's memory while the answer is sent, to a client that may be slow, and while it
+ * waits behind all other work. */
+static bool hold(hr_shadow *shadow, size_t nbytes) {
+    if (atomic_fetch_add(&shadow->nbytes, nbytes) + nbytes <= shadow->max_nbytes) return true;
+    atomic_fetch_sub(&shadow->nbytes, nbytes);
+    return false;
+}
+
 hr_shadow_call *hr_shadow_prepare(hr_shadow *shadow, hr_rank_call *answered, size_t nbytes,
                                   hr_shadow_give_back give_back, void *arg) {
     hr_shadow_call *c = hr_arena_calloc(answered->arena, 1, sizeof *c);
-    if (c == NULL) {
+    const size_t held = hr_arena_used(answered->arena);
+    if (c == NULL || !hold(shadow, held)) {
         hr_metric_count(shadow->metrics, ENDS, DROPPED, 1);
         return NULL;
     }
@@ -123,6 +137,7 @@ hr_shadow_call *hr_shadow_prepare(hr_shadow *shadow, hr_rank_call *answered, siz
                               .scores = answered->scores,
                               .outputs = answered->outputs};
     c->version = answered->experiments_version;
+    c->held = held;
     c->nbytes = nbytes;
     c->give_back = give_back;
     c->give_back_arg = arg;
@@ -135,12 +150,13 @@ hr_shadow_call *hr_shadow_prepare(hr_shadow *shadow, hr_rank_call *answered, siz
 }
 
 static void release(hr_shadow_call *c) {
-    hr_model_unref((hr_model *)c->answered.model);
+    atomic_fetch_sub(&c->shadow->nbytes, c->held);
     c->give_back(c->give_back_arg, c->call.arena, c->nbytes); /* c is gone */
 }
 
 void hr_shadow_drop(hr_shadow_call *c) {
     hr_metric_count(c->shadow->metrics, ENDS, DROPPED, 1);
+    hr_model_unref((hr_model *)c->answered.model);
     release(c);
 }
 
@@ -205,6 +221,7 @@ static void on_done(hr_rank_call *call) {
     hr_shadow_call *c = (hr_shadow_call *)call;
     hr_shadow *shadow = c->shadow;
     hr_metric_count(shadow->metrics, ENDS, (uint32_t)result_of(c), 1);
+    hr_model_unref((hr_model *)c->answered.model); /* the last one may take its time: not under the lock */
     pthread_mutex_lock(&shadow->lock);
     if (c->previous != NULL) c->previous->next = c->next;
     if (c->next != NULL) c->next->previous = c->previous;

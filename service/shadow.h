@@ -14,8 +14,9 @@
 typedef struct hr_shadow hr_shadow;
 typedef struct hr_shadow_call hr_shadow_call;
 
-/* exposures may be NULL. Both are borrowed until the close. NULL when out of memory. */
-hr_shadow *hr_shadow_create(hr_pipeline *pipeline, hr_exposures *exposures);
+/* exposures may be NULL. Both are borrowed until the close. max_nbytes: of the requests' memory that all
+ * shadows may hold together, as it is when they are answered. NULL when out of memory. */
+hr_shadow *hr_shadow_create(hr_pipeline *pipeline, hr_exposures *exposures, size_t max_nbytes);
 
 /* Gives up the shadows under way, waits for them, and frees it. No other function may be running. */
 void hr_shadow_close(hr_shadow *shadow); /* NULL is allowed */
@@ -24,7 +25,7 @@ void hr_shadow_close(hr_shadow *shadow); /* NULL is allowed */
 typedef void (*hr_shadow_give_back)(void *arg, hr_arena *arena, size_t nbytes);
 
 /* In the `done` of a call whose shadow_model is set: takes its arena over (call->arena is NULL then) for the
- * shadow to come. NULL, and nothing taken, where memory is short. */
+ * shadow to come. NULL, counted as dropped and nothing taken, where memory is short. */
 hr_shadow_call *hr_shadow_prepare(hr_shadow *shadow, hr_rank_call *call, size_t nbytes,
                                   hr_shadow_give_back give_back, void *arg);
 

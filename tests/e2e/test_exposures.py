@@ -222,6 +222,18 @@ class Shadows(Exposures):
         share = len({line["request_id"] for line in self.lines()}) / 400
         self.assertLess(abs(share - 0.3), 4 * (0.3 * 0.7 / 400) ** 0.5 + 0.02)  # some at the end are dropped
 
+    def test_shadows_hold_no_more_than_their_share_of_the_memory(self):
+        """A quarter of --max-open-bytes, with the answer: a small request's fits, a large one's does not."""
+        self.shadow(100)
+        server = self.serve("--max-open-bytes", str(1 << 20))
+        with server.connect() as client:
+            for n in (1, 5000, 1):
+                request = harness.make_request("u", ["i%d" % i for i in range(n)], request_id="r%d" % n)
+                self.assertEqual(len(client.rank_request(request, harness.DEADLINE_S)), n)
+            harness.poll_until(lambda: len(self.lines()) == 2, "the small requests' shadows")
+        self.assertEqual(server.terminate(), 0)
+        self.assertEqual([line["request_id"] for line in self.lines()], ["r1", "r1"])
+
     def test_shadows_that_fail_and_a_sigterm_harm_nothing(self):
         self.shadow(100)
         server = self.serve("--threads", "1")
