@@ -1,6 +1,7 @@
 /* An analysis as tables and as JSON. */
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "service/analysis/analysis_result.h"
@@ -95,8 +96,9 @@ hr_status hr_analysis_print(const hr_analysis_result *result, FILE *out, hr_erro
 
 /* ---- JSON ---- */
 
+/* Outcomes near the largest number may add up to more, which JSON has no way to write. */
 static json_t *number_or_null(bool known, double value) {
-    return known ? json_real(value) : json_null();
+    return known && isfinite(value) ? json_real(value) : json_null();
 }
 
 static json_t *cell_json(const hr_analysis_result *result, uint32_t task, hr_measure measure, uint32_t v) {

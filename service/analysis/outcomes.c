@@ -86,15 +86,27 @@ static hr_status check_values(const json_t *values, const char *what, hr_error *
     return HR_OK;
 }
 
+/* Makes all of the line's tasks known, before any of its values counts. */
+static hr_status know_tasks(hr_outcomes *outcomes, const json_t *values, hr_error *err) {
+    const char *name;
+    json_t *value;
+    uint32_t task;
+    json_object_foreach((json_t *)values, name, value) {
+        hr_status status = task_of(outcomes, name, &task, err);
+        if (status != HR_OK) return status;
+    }
+    return HR_OK;
+}
+
 static hr_status take_values(hr_outcomes *outcomes, uint32_t user, int64_t time_us, const json_t *values,
                              const json_t *predictions, hr_error *err) {
     const char *name;
     json_t *value;
+    hr_status status = know_tasks(outcomes, values, err);
+    if (status != HR_OK) return status;
     json_object_foreach((json_t *)values, name, value) {
-        uint32_t task;
+        const uint32_t task = hr_interner_find(outcomes->tasks, name);
         double number = json_number_value(value);
-        hr_status status = task_of(outcomes, name, &task, err);
-        if (status != HR_OK) return status;
         add_to_trials(outcomes, task, user, time_us, number);
         const json_t *prediction = json_object_get(predictions, name);
         if (prediction == NULL || (number != 0 && number != 1)) continue;

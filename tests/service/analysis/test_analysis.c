@@ -238,6 +238,33 @@ static void bad_lines_are_said_and_passed_over(void **state) {
     }
 }
 
+static void a_line_of_too_many_tasks_counts_for_none(void **state) {
+    fixture *f = *state;
+    char line[2048];
+    size_t n = (size_t)sprintf(line, "{\"user_id\":\"a\",\"outcomes\":{\"n\":1}}\n"
+                                     "{\"user_id\":\"a\",\"outcomes\":{\"n\":3");
+    for (int i = 1; i <= 64; i++) n += (size_t)sprintf(line + n, ",\"t%d\":1", i);
+    sprintf(line + n, "}}\n");
+    write_file(f->exposures, EXPOSED("a", AT, "0", "true"));
+    write_file(f->outcomes, line);
+    json_t *ab = analyzed(f, 1);
+    assert_float_equal(estimate_of(ab, "n", "mean", 0, "value"), 1, 0);
+    json_decref(ab);
+    assert_non_null(strstr(f->said, ":2: outcomes: expected at most 64 tasks, found one more, \"t64\""));
+}
+
+static void a_sum_that_is_no_number_is_null(void **state) {
+    fixture *f = *state;
+    write_file(f->exposures, EXPOSED("a", AT, "0", "true"));
+    write_file(f->outcomes, "{\"user_id\":\"a\",\"outcomes\":{\"n\":1e308}}\n"
+                            "{\"user_id\":\"a\",\"outcomes\":{\"n\":1e308}}\n");
+    json_t *ab = analyzed(f, 0);
+    const json_t *estimates = json_object_get(ab, "estimates");
+    assert_int_equal(json_array_size(estimates), 1);
+    assert_true(json_is_null(json_object_get(json_array_get(estimates, 0), "value")));
+    json_decref(ab);
+}
+
 static void nothing_to_analyze_is_an_error(void **state) {
     fixture *f = *state;
     char *text;
@@ -267,6 +294,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(who_was_in_two_variations_is_left_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(outcomes_before_the_first_exposure_do_not_count, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_lines_are_said_and_passed_over, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_line_of_too_many_tasks_counts_for_none, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_sum_that_is_no_number_is_null, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_to_analyze_is_an_error, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
