@@ -82,7 +82,8 @@ static hr_status compare(way ways[2], const hr_plan *plan, uint32_t n_rows, uint
         double rate[2];
         for (int i = 0; i < 2; i++) {
             qsort(ways[i].samples, rounds, sizeof ways[i].samples[0], by_value);
-            rate[i] = n_rows * 1e9 / (double)ways[i].samples[rounds / 2];
+            const uint32_t median = rounds / 2;
+            rate[i] = n_rows * 1e9 / (double)ways[i].samples[median];
         }
         printf("| %s | %u | %.0f | %.0f | %.3f | %.0e |\n",
                hr_precision_name(hr_engine_precision(ways[0].engine)), n_rows, rate[0], rate[1],
