@@ -229,8 +229,8 @@ static json_t *timeline_json(const hr_load_stats *stats) {
     for (uint32_t i = 0; i < stats->n_intervals; i++) {
         const hr_load_interval_stats *interval = &stats->intervals[i];
         json_t *value = counts_json(&interval->counts);
-        json_object_set_new(value, "second",
-                            json_integer((json_int_t)(i * (stats->interval_ns / 1000000000))));
+        const uint64_t second = i * (stats->interval_ns / 1000000000);
+        json_object_set_new(value, "second", json_integer((json_int_t)second));
         json_object_set_new(value, "latency_us", histogram_json(&interval->answered));
         json_object_set_new(value, "refusal_us", histogram_json(&interval->refused));
         json_array_append_new(timeline, value);

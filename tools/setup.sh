@@ -4,8 +4,8 @@
 #
 #   tools/setup.sh           to build, to test, and for ./demo.sh
 #   tools/setup.sh --dev     also for tools/lint and the fuzz targets
-#   tools/setup.sh --bench   also training and the peer that bench/run compares with (PyTorch, with OpenBLAS:
-#                            on Debian's reference BLAS it is nine times slower)
+#   tools/setup.sh --bench   also training and the peers that bench/run compares with (PyTorch, with OpenBLAS: on
+#                            Debian's reference BLAS it is nine times slower; others go into a scratch environment)
 set -euo pipefail
 
 packages=(
@@ -20,7 +20,7 @@ packages=(
 for option in "$@"; do
     case $option in
         --dev) packages+=(clang clang-format clang-tidy libclang-rt-14-dev) ;;
-        --bench) packages+=(python3-torch libopenblas0-pthread python3-tqdm python3-xxhash) ;;
+        --bench) packages+=(python3-torch python3-venv libopenblas0-pthread python3-tqdm python3-xxhash) ;;
         *)
             echo "setup: unknown option $option (expected --dev or --bench)" >&2
             exit 2
