@@ -24,7 +24,7 @@
 #include "features/store.h"
 #include "tests/features/redis_server.h"
 
-enum { N_RECORDS = 60000, N_IDS = 20000 };
+enum { N_RECORDS = 150000, N_IDS = 50000 };
 
 static redis_server server;
 static char folder[256], in_path[300], resume_path[300], lmdb_uri[300];
@@ -167,10 +167,8 @@ static void a_killed_load_resumed_gives_the_same_redis(void **state) {
         assert_int_equal(redis_size(), N_IDS);
         redis_digest(expected);
         redis_server_do(&server, "FLUSHALL");
-        options.rate = 20000; /* slow enough to be killed half-way */
         kill_half_way(&options);
         assert_true(redis_size() > 0);
-        options.rate = 0;
         const hr_load_result rest = load_well(&options);
         assert_true(rest.n_records < N_RECORDS && rest.n_records > 0);
         assert_int_equal(rest.resume_line, N_RECORDS + 1);
@@ -190,7 +188,6 @@ static void a_killed_load_loses_no_committed_batch_of_lmdb(void **state) {
     load_well(&options);
     assert_int_equal(lmdb_content(other_uri, &expected), N_IDS);
     options = options_of(lmdb_uri);
-    options.rate = 20000;
     kill_half_way(&options);
     FILE *file = fopen(resume_path, "r");
     char text[600], *line;
@@ -200,7 +197,6 @@ static void a_killed_load_loses_no_committed_batch_of_lmdb(void **state) {
     const size_t n_committed = (size_t)atol(line + 7) - 1;
     assert_true(n_committed > 0);
     assert_true(lmdb_content(lmdb_uri, &found) >= (n_committed < N_IDS ? n_committed : N_IDS));
-    options.rate = 0;
     load_well(&options);
     assert_int_equal(lmdb_content(lmdb_uri, &found), N_IDS);
     assert_int_equal(found, expected);
@@ -374,39 +370,52 @@ static int count_readers(const char *line, void *n) {
     return 0;
 }
 
-static void a_dead_readers_slot_is_free_again(void **state) {
-    (void)state;
-    int status, n = 0, pipe_of[2];
-    write_input();
-    hr_load_options options = options_of(lmdb_uri);
-    load_well(&options);
+/* A process inside a transaction, which keeps every page of its state from being reused. */
+static pid_t start_reader(void) {
+    int pipe_of[2], begun = 0;
     assert_int_equal(pipe(pipe_of), 0);
     pid_t pid = fork();
-    if (pid ==
-        0) { /* dies inside a transaction, which would keep every page of its state from being reused */
+    assert_true(pid >= 0);
+    if (pid == 0) {
         MDB_env *env;
         MDB_dbi dbi;
         MDB_txn *txn;
         hr_error err = {0};
-        bool ok = hr_lmdb_env_open(lmdb_uri + strlen("lmdb:"), HR_LMDB_READ, &env, &dbi, &err) == HR_OK &&
-                  mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0;
-        ok = write(pipe_of[1], &ok, 1) == 1 && ok;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        begun = hr_lmdb_env_open(lmdb_uri + strlen("lmdb:"), HR_LMDB_READ, &env, &dbi, &err) == HR_OK &&
+                mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0;
+        if (write(pipe_of[1], &begun, sizeof begun) != sizeof begun) _exit(1);
         for (;;) pause();
     }
-    bool begun = false;
-    assert_int_equal(read(pipe_of[0], &begun, 1), 1);
+    assert_int_equal(read(pipe_of[0], &begun, sizeof begun), sizeof begun);
     assert_true(begun);
+    close(pipe_of[0]);
+    close(pipe_of[1]);
+    return pid;
+}
+
+static void kill_reader(pid_t pid) {
+    int status;
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, &status, 0), pid);
+}
+
+static void a_dead_readers_slot_is_free_again(void **state) {
+    (void)state;
+    int n = 0;
+    write_input();
+    hr_load_options options = options_of(lmdb_uri);
+    load_well(&options);
+    pid_t dead = start_reader(), alive = start_reader();
+    kill_reader(dead);
     MDB_env *env;
     MDB_dbi dbi;
     hr_error err = {0};
     assert_int_equal(hr_lmdb_env_open(lmdb_uri + strlen("lmdb:"), HR_LMDB_CREATE, &env, &dbi, &err), HR_OK);
     mdb_reader_list(env, count_readers, &n);
     mdb_env_close(env);
-    close(pipe_of[0]);
-    close(pipe_of[1]);
-    if (n != 0) fail_msg("expected no reader, found %d", n);
+    kill_reader(alive);
+    if (n != 1) fail_msg("expected the reader that lives, found %d", n);
 }
 
 int main(void) {
