@@ -1,4 +1,4 @@
-"""bench/run experiments: an A/B and many A/A experiments on KuaiRand's real impressions, through the real service.
+"""bench/run ab-replay: an A/B and many A/A experiments on KuaiRand's real impressions, through the real service.
 
 Two models are served at once. The impressions of some days are replayed as requests that name no model: the
 experiment decides which one ranks, the exposure log says to whom, the answers' predictions and the impressions' labels
