@@ -22,7 +22,7 @@ enum {
     MIN_REFRESH_MS = 100,     /* from one to the next */
     FIRST_RETRY_MS = 50,      /* where nobody could be asked */
     MAX_RETRY_MS = 1000,
-    MAX_CONNECT_MS = 500, /* to ask for the map; then another is asked */
+    MAX_ASKING_MS = 500, /* of one node, to connect and to answer; then another is asked */
     MAP_ARENA_NBYTES = 64 << 20,
     REASON_SIZE = 320
 };
@@ -43,6 +43,7 @@ struct hr_redis_cluster {
     uint16_t shard_of[HR_REDIS_N_SLOTS]; /* or HR_REDIS_NO_SHARD */
     size_t n_masters, n_slots;           /* of the last map: its shards, and the slots that have one */
     bool known, was_told, closing;
+    bool alone;               /* nobody could be asked the last time */
     char reason[REASON_SIZE]; /* why there is no map, or no node for a slot */
 
     uv_timer_t timer;                /* to the next refresh */
@@ -267,7 +268,7 @@ static void refresh_later(hr_redis_cluster *cluster, uint64_t after_ms) {
 
 void hr_redis_cluster_doubt(hr_redis_cluster *cluster) {
     cluster->doubted = true;
-    refresh_later(cluster, 0);
+    if (!cluster->alone) refresh_later(cluster, 0);
 }
 
 static bool is_healthy(const hr_redis_cluster *cluster) {
@@ -291,6 +292,7 @@ static void stop_asking(hr_redis_cluster *cluster) {
 static void nobody_answered(hr_redis_cluster *cluster) {
     hr_log(cluster->was_told ? HR_LOG_DEBUG : HR_LOG_WARN, "redis cluster has no node to ask for its map",
            HR_LOG_STR("server", cluster->of->name), HR_LOG_STR("reason", cluster->reason));
+    cluster->alone = true;
     refresh_later(cluster, hr_redis_backoff_next_ms(&cluster->retry));
     tell(cluster);
 }
@@ -317,6 +319,7 @@ static void take_answer(hr_redis_cluster *cluster, const hr_redis_value *answer)
         stop_asking(cluster);
         hr_redis_backoff_reset(&cluster->retry);
         cluster->known = true;
+        cluster->alone = false;
         bool whole = take_map(cluster, map);
         bool fine = whole && !cluster->doubted && is_healthy(cluster);
         refresh_later(cluster, hr_redis_backoff_next_ms(fine ? &cluster->steady : &cluster->soon));
@@ -380,14 +383,15 @@ static void ask_next(hr_redis_cluster *cluster) {
         bool chosen = choose_candidate(cluster);
         cluster->candidate++;
         if (!chosen) continue;
-        uint32_t connect_ms = of->options->connect_timeout_ms;
+        const uint32_t connect_ms = of->options->connect_timeout_ms,
+                       answer_ms = of->options->command_timeout_ms;
         const hr_redis_server server = {
             .host = cluster->asked.host,
             .port = cluster->asked.port,
             .user = of->uri->user,
             .password = of->uri->password,
-            .connect_timeout_ms = connect_ms < MAX_CONNECT_MS ? connect_ms : MAX_CONNECT_MS,
-            .stall_timeout_ms = of->options->command_timeout_ms,
+            .connect_timeout_ms = connect_ms < MAX_ASKING_MS ? connect_ms : MAX_ASKING_MS,
+            .stall_timeout_ms = answer_ms < MAX_ASKING_MS ? answer_ms : MAX_ASKING_MS,
         };
         const hr_redis_listener listener = {.changed = connection_changed, .context = cluster};
         cluster->connection = hr_redis_connection_create(of->loop, &server, listener);

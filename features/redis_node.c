@@ -159,9 +159,10 @@ static void on_probe(uv_timer_t *timer) {
     }
 }
 
-void hr_redis_node_answered(hr_redis_node *node, uint64_t took_ns, size_t n_records, size_t nbytes) {
+void hr_redis_node_answered(hr_redis_node *node, uint64_t took_ns, size_t n_records, size_t nbytes,
+                            bool too_late) {
     const bool was_closed = node->breaker.state == HR_BREAKER_CLOSED;
-    hr_redis_breaker_answered(&node->breaker);
+    if (!too_late) hr_redis_breaker_answered(&node->breaker);
     hr_redis_latency_add(&node->latency, took_ns);
     if (n_records > 0) node->record_nbytes += ((double)nbytes / (double)n_records - node->record_nbytes) / 16;
     set_health(node, HR_NODE_UP, "");

@@ -101,8 +101,10 @@ bool hr_redis_node_has_waiters(const hr_redis_node *node);
 void hr_redis_lane_take(hr_redis_lane *lane, size_t n_records);
 void hr_redis_lane_give(hr_redis_lane *lane, size_t n_records);
 
-/* A read was answered: after so long, with so many bytes. Or it failed: lost, refused or not in time. */
-void hr_redis_node_answered(hr_redis_node *node, uint64_t took_ns, size_t n_records, size_t nbytes);
+/* A read was answered: after so long, with so many bytes; too late: it had been said to have failed. Or it
+ * failed: refused, or not in time. */
+void hr_redis_node_answered(hr_redis_node *node, uint64_t took_ns, size_t n_records, size_t nbytes,
+                            bool too_late);
 void hr_redis_node_failed(hr_redis_node *node, const char *reason);
 void hr_redis_node_refused(hr_redis_node *node, const char *reason); /* failed, and the log tells why */
 

@@ -243,7 +243,7 @@ static void start_hedge(part *p) {
     node->hedge_credit += hedges_per_part;
     if (node->hedge_credit > MAX_HEDGE_CREDIT) node->hedge_credit = MAX_HEDGE_CREDIT;
     if (p->op->reads->config.uri->hedge && !p->is_hedge && !p->asking && node->latency.p95_us > 0)
-        uv_timer_start(&p->timer, on_timer, (node->latency.p95_us + 999) / 1000, 0);
+        uv_timer_start(&p->timer, on_timer, node->latency.p95_us / 1000 + 1, 0);
 }
 
 static void part_send(part *p, hr_redis_lane *lane) {
@@ -449,7 +449,7 @@ static void part_over(part *p) {
     op *o = p->op;
     uv_timer_stop(&p->timer);
     if (p->lane != NULL && !p->faulty)
-        hr_redis_node_answered(p->node, hr_clock_ns() - p->sent_ns, p->n_records, p->nbytes);
+        hr_redis_node_answered(p->node, hr_clock_ns() - p->sent_ns, p->n_records, p->nbytes, p->told);
     hr_redis_count(&counts_of(p)->bytes, p->nbytes);
     if (p->is_hedge && p->n_first > 0) hr_redis_count(&counts_of(p)->hedges_won, 1);
     if (o->fetch != NULL && p->node != NULL && !p->is_hedge) {
@@ -473,7 +473,8 @@ static void hedge(part *p) {
     p->node->hedge_credit -= 1;
     hr_redis_count(&counts_of(p)->hedges, 1);
     const course by = {.node = second, .is_hedge = true};
-    route_by(o, p->records, p->n_records, &by);
+    for (size_t i = 0; i < p->n_records; i++) o->reads->again[i] = record_of(p, i);
+    route_by(o, o->reads->again, p->n_records, &by);
 }
 
 static void on_timer(uv_timer_t *timer) {

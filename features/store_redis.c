@@ -62,10 +62,15 @@ static void start_submitted(redis_store *store) {
     }
 }
 
+/* A connection that fails here has its records asked for on others, perhaps on those that were flushed. */
 static void flush(uv_prepare_t *before_waiting) {
     redis_store *store = before_waiting->data;
-    if (store->node != NULL) hr_redis_node_flush(store->node);
-    if (store->cluster != NULL) hr_redis_cluster_flush(store->cluster);
+    uint64_t n_failed;
+    do {
+        n_failed = atomic_load_explicit(&store->counts.disconnects, memory_order_relaxed);
+        if (store->node != NULL) hr_redis_node_flush(store->node);
+        if (store->cluster != NULL) hr_redis_cluster_flush(store->cluster);
+    } while (n_failed != atomic_load_explicit(&store->counts.disconnects, memory_order_relaxed));
 }
 
 static void cluster_told(void *context) {

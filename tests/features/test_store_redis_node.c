@@ -137,6 +137,25 @@ static void a_server_that_does_not_answer_is_not_asked_until_it_does(void **stat
     redis_server_kill(&server);
 }
 
+/* It answers all it is asked, but never in time. */
+static void a_server_that_is_always_late_is_not_asked_either(void **state) {
+    (void)state;
+    redis_server server;
+    start_server(&server);
+    hr_store *store = open_store(&server);
+    wait_until_whole(store);
+    for (unsigned i = 1; i <= HR_BREAKER_FAILURES; i++) {
+        redis_server_signal(&server, SIGSTOP);
+        assert_int_equal(fetch_within(store, 50 * ms_ns).code, HR_DEADLINE_EXCEEDED);
+        redis_server_signal(&server, SIGCONT);
+        while (counts_of(store).late_records < i * N_ITEMS) usleep(1000);
+    }
+    assert_int_equal(counts_of(store).breaker_opens, 1);
+    wait_until_whole(store);
+    hr_store_close(store);
+    redis_server_kill(&server);
+}
+
 static void count_done(hr_fetch *fetch) {
     atomic_fetch_add((atomic_uint *)fetch->arg, 1);
 }
@@ -295,6 +314,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_done_is_counted),
         cmocka_unit_test(a_server_that_does_not_answer_is_not_asked_until_it_does),
+        cmocka_unit_test(a_server_that_is_always_late_is_not_asked_either),
         cmocka_unit_test(what_waits_for_room_is_answered),
         cmocka_unit_test(little_is_under_way_and_nothing_is_sent_too_late),
         cmocka_unit_test(a_lost_connection_is_made_up_for_by_another),
