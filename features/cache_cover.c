@@ -48,3 +48,13 @@ uint64_t hr_cache_cover_end_ns(const hr_cache_covers *covers, hr_cover cover) {
      */
     return now - epoch < HR_CACHE_ENDS_REMEMBERED ? end_ns : 0;
 }
+
+hr_cover hr_cache_cover_of_state(hr_cache_covers *covers, int source, uint64_t state) {
+    uint64_t newest = atomic_load_explicit(&covers->epochs[source], memory_order_relaxed);
+    state &= EPOCH_MASK;
+    while (newest < state &&
+           !atomic_compare_exchange_weak_explicit(&covers->epochs[source], &newest, state,
+                                                  memory_order_release, memory_order_relaxed)) {
+    }
+    return state == 0 ? 0 : (uint64_t)source << 48 | state;
+}

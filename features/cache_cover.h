@@ -36,6 +36,10 @@ hr_cover hr_cache_cover_begin(hr_cache_covers *covers, int source);
 /* Also where none lasts. */
 void hr_cache_cover_end(hr_cache_covers *covers, int source, uint64_t now_ns);
 
+/* The store is in the state (> 0), or in a later one: the cover of what is read in it. Of a source that is
+ * only told of states. */
+hr_cover hr_cache_cover_of_state(hr_cache_covers *covers, int source, uint64_t state);
+
 static inline bool hr_cache_cover_lasts(const hr_cache_covers *covers, hr_cover cover) {
     return cover != 0 && atomic_load_explicit(&covers->epochs[cover >> 48], memory_order_acquire) ==
                              (cover & ((UINT64_C(1) << 48) - 1));

@@ -355,10 +355,10 @@ bool hr_record_cache_ticket_holds(hr_record_cache *cache, const hr_record_key *k
 }
 
 /* From 90 to 100 % of the time to live, so that what came together is not fetched again together. */
-static uint64_t expiry_ns(const hr_record_cache *cache, uint64_t hash, uint64_t version, uint64_t now_ns) {
+static uint64_t expiry_ns(const hr_record_cache *cache, uint64_t hash, uint64_t salt, uint64_t now_ns) {
     const uint64_t ttl_ns = cache->options.ttl_ms * UINT64_C(1000000);
     if (ttl_ns == 0) return UINT64_MAX;
-    return now_ns + ttl_ns - XXH3_64bits_withSeed(&version, sizeof version, hash) % (ttl_ns / 10 + 1);
+    return now_ns + ttl_ns - XXH3_64bits_withSeed(&salt, sizeof salt, hash) % (ttl_ns / 10 + 1);
 }
 
 uint64_t hr_record_cache_put_record(hr_record_cache *cache, const hr_record_key *key, hr_record_ticket ticket,
@@ -385,26 +385,44 @@ uint64_t hr_record_cache_put_record(hr_record_cache *cache, const hr_record_key 
     return version;
 }
 
-void hr_record_cache_put_row(hr_record_cache *cache, const hr_record_key *key, uint64_t version,
-                             const uint32_t *row, size_t n_words, const uint32_t *n_wrong, size_t n_counts) {
-    const size_t row_nbytes = n_words * sizeof *row;
-    const size_t counts_nbytes = n_wrong != NULL ? n_counts * sizeof *n_wrong : 0;
-    if (version == 0 || n_words == 0) return;
+static entry *entry_of_row(const hr_record_cache *cache, const hr_record_key *key, const hr_row_offer *offer,
+                           size_t n_words) {
+    const size_t row_nbytes = n_words * sizeof *offer->row;
+    const size_t counts_nbytes = offer->n_wrong != NULL ? offer->n_wrong_counts * sizeof *offer->n_wrong : 0;
     entry *e = entry_create(cache, key, row_nbytes + counts_nbytes);
-    if (e == NULL) return;
+    if (e == NULL) return NULL;
     e->n_words = (uint32_t)n_words;
-    memcpy(data_of(e), row, row_nbytes);
-    if (counts_nbytes > 0) memcpy(data_of(e) + row_nbytes, n_wrong, counts_nbytes);
+    e->kind = offer->record->kind == HR_RECORD_MISSING ? HR_RECORD_MISSING : HR_RECORD_ROW;
+    e->invalid = offer->record->invalid;
+    memcpy(data_of(e), offer->row, row_nbytes);
+    if (counts_nbytes > 0) memcpy(data_of(e) + row_nbytes, offer->n_wrong, counts_nbytes);
+    return e;
+}
+
+/* Under the lock: how long the row is good for; false: not at all. `before` is the key's entry, or NULL. */
+static bool inherit(const hr_record_cache *cache, const hr_record *record, const entry *before, entry *e,
+                    uint64_t now_ns) {
+    if (record->version != 0) {
+        if (before == NULL || before->version != record->version) return false;
+        e->cover = before->cover;
+        e->expires_ns = before->expires_ns;
+        return true;
+    }
+    e->cover = record->cover;
+    e->expires_ns = expiry_ns(cache, e->node.hash, now_ns, now_ns);
+    return hr_cache_cover_lasts(&cache->covers, record->cover);
+}
+
+void hr_record_cache_put_row(hr_record_cache *cache, const hr_record_key *key, const hr_row_offer *offer,
+                             size_t n_words, uint64_t now_ns) {
+    entry *e = n_words == 0 ? NULL : entry_of_row(cache, key, offer, n_words);
+    if (e == NULL) return;
     shard *s = shard_of(cache, key->hash);
     entry *gone = e;
     pthread_mutex_lock(&s->lock);
     entry *before = find(cache, key);
-    if (before != NULL && before->version == version) {
-        e->version = version;
-        e->kind = before->kind;
-        e->invalid = before->invalid;
-        e->cover = before->cover;
-        e->expires_ns = before->expires_ns;
+    if (inherit(cache, offer->record, before, e, now_ns)) {
+        e->version = offer->record->version;
         gone = put(cache, s, before, e);
     }
     pthread_mutex_unlock(&s->lock);

@@ -89,9 +89,10 @@ bool hr_record_cache_ticket_holds(hr_record_cache *cache, const hr_record_key *k
 uint64_t hr_record_cache_put_record(hr_record_cache *cache, const hr_record_key *key, hr_record_ticket ticket,
                                     const hr_record *record, size_t n_fields, uint64_t now_ns);
 
-/* Gives the entry of that version its row (n_words) and counts (n_counts, or NULL), unless it is gone. */
-void hr_record_cache_put_row(hr_record_cache *cache, const hr_record_key *key, uint64_t version,
-                             const uint32_t *row, size_t n_words, const uint32_t *n_wrong, size_t n_counts);
+/* Keeps an offered row (n_words) and its counts: in the place of the entry of the record's version, unless
+ * that is gone; or, where the record has none, in a new entry under the record's cover, while that lasts. */
+void hr_record_cache_put_row(hr_record_cache *cache, const hr_record_key *key, const hr_row_offer *offer,
+                             size_t n_words, uint64_t now_ns);
 
 /* The key has changed, whatever the schema: its entries are no longer fresh, and tickets are void. */
 void hr_record_cache_forget(hr_record_cache *cache, hr_entity entity, const char *id, size_t id_nbytes,

@@ -26,12 +26,16 @@ const hr_store_options hr_store_defaults = {
 
 static hr_status open_kind(const hr_store_uri *uri, const hr_store_options *options, hr_store *store,
                            hr_error *err) {
+    const bool cached = options->cache_nbytes > 0;
     switch (uri->kind) {
-    case HR_STORE_LMDB: store->i = &hr_store__lmdb; return hr_store__open_lmdb(uri, &store->context, err);
+    case HR_STORE_LMDB:
+        store->i = cached ? &hr_store__cached_lmdb : &hr_store__lmdb;
+        if (cached) return hr_store__open_cached_lmdb(uri, options, &store->context, err);
+        return hr_store__open_lmdb(uri, &store->context, err);
     case HR_STORE_REDIS:
     case HR_STORE_REDIS_CLUSTER:
-        store->i = options->cache_nbytes > 0 ? &hr_store__cached : &hr_store__redis;
-        if (options->cache_nbytes > 0) return hr_store__open_cached(uri, options, &store->context, err);
+        store->i = cached ? &hr_store__cached : &hr_store__redis;
+        if (cached) return hr_store__open_cached(uri, options, &store->context, err);
         return hr_store__open_redis(uri, options, NULL, &store->context, err);
     case HR_STORE_NONE: store->i = &hr_store__none; break;
     }
@@ -125,6 +129,7 @@ bool hr_fetch__begin(hr_fetch *fetch) {
     fetch->items = NULL;
     fetch->rows[HR_ENTITY_USER] = fetch->rows[HR_ENTITY_ITEM] = NULL;
     fetch->keeper = NULL;
+    fetch->state = 0;
     fetch->error.code = HR_OK;
     fetch->error.message[0] = '\0';
     if (fetch->n_items == 0) return true;

@@ -93,6 +93,8 @@ struct hr_fetch {
      * others. Arena; NULL where there is no cache. */
     uint32_t *rows[HR_ENTITY_COUNT];
     hr_row_keeper *keeper; /* NULL: nobody keeps rows */
+    /* For a cache: the number of the store's state that all the records are of; 0: it does not tell. */
+    uint64_t state;
     /* The store's own while it holds the fetch. */
     hr_fetch *next;
     void *store_private;
@@ -102,10 +104,10 @@ typedef struct hr_store_options {
     uint32_t connect_timeout_ms;
     uint32_t command_timeout_ms;
     uint32_t n_connections; /* redis: connections, spread over requests */
-    /* The cache of encoded records; of redis only, others need none. */
+    /* The cache of encoded records, of lmdb and redis. */
     size_t cache_nbytes;   /* all that it takes, its tables too; 0: no cache, else at least 1 MiB */
     uint32_t cache_ttl_ms; /* a record is fetched again after that (a tenth less, at random); 0: never */
-    uint32_t cache_max_stale_ms; /* so long after its time a record may stand in where the store fails */
+    uint32_t cache_max_stale_ms; /* redis: so long after its time a record may stand in where it fails */
     uint32_t
         cache_heartbeat_ms;  /* >= 2: a connection that would tell of changes is lost after such silence */
     size_t max_fetch_nbytes; /* memory of one fetch of the cache's own */

@@ -1,4 +1,4 @@
-/* A store behind a cache of encoded records.
+/* `redis://` and `redis-cluster://` behind a cache of encoded records.
  *
  *   fetch --> look up --all there--------------------------------------------> done, on the caller's thread
  *                |
@@ -22,22 +22,21 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "features/cached_fetch.h"
 #include "features/deadlines.h"
 #include "features/flights.h"
 #include "features/record_blob.h"
-#include "features/record_cache.h"
 #include "features/store_internal.h"
 
-enum { LOOK_AHEAD = 16, PREFETCH_AHEAD = 8, MAX_SPARE_BATCHES = 64 };
+enum { MAX_SPARE_BATCHES = 64 };
 
 typedef struct cached_store cached_store;
 typedef struct batch batch;
 
 struct cached_store {
-    hr_row_keeper keeper;
+    hr_cached cached;
     const hr_store_i *i; /* the store behind */
     void *context;       /* owned, by i->close */
-    hr_record_cache *cache;
     hr_deadlines *deadlines;
     size_t max_fetch_nbytes;
     hr_flights flights;
@@ -69,72 +68,6 @@ typedef struct hr_wait {
     size_t n_waiters;
     hr_waiter waiters[];
 } hr_wait;
-
-/* --- rows ----------------------------------------------------------------------------------------------- */
-
-static bool rows_create(hr_fetch *fetch) {
-    for (hr_entity entity = HR_ENTITY_USER; entity <= HR_ENTITY_ITEM; entity++) {
-        const size_t n = entity == HR_ENTITY_USER ? 1 : fetch->n_items;
-        const size_t nbytes = hr_row_words(fetch->schema, entity) * sizeof(uint32_t);
-        if (n == 0 || nbytes <= SIZE_MAX / n) fetch->rows[entity] = hr_arena_alloc(fetch->arena, n * nbytes);
-        if (fetch->rows[entity] == NULL) {
-            hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Where the row of record number i goes. */
-static uint32_t *row_of(const hr_fetch *fetch, hr_entity entity, size_t i) {
-    if (entity == HR_ENTITY_USER) return fetch->rows[HR_ENTITY_USER];
-    return fetch->rows[HR_ENTITY_ITEM] +
-           (i - (fetch->user_id != NULL)) * hr_row_words(fetch->schema, HR_ENTITY_ITEM);
-}
-
-static hr_record_key key_of(const cached_store *store, hr_fetch *fetch, size_t i) {
-    const hr_fetch_slot slot = hr_fetch__slot(fetch, i);
-    return hr_record_cache_key(store->cache, fetch->schema->fingerprint, slot.entity, slot.id);
-}
-
-static hr_record_cache_found look_up(cached_store *store, hr_fetch *fetch, size_t i, const hr_record_key *key,
-                                     bool stale_too, uint64_t now_ns) {
-    hr_record *record = hr_fetch__slot(fetch, i).record;
-    const size_t n_words = hr_row_words(fetch->schema, key->entity);
-    hr_record_cache_found found = hr_record_cache_get(
-        store->cache, key, stale_too, now_ns, row_of(fetch, key->entity, i), n_words, fetch->arena, record);
-    if (found == HR_CACHE_NO_ROOM)
-        hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
-    return found;
-}
-
-/* The store has not answered for record number i. */
-static void stand_in(cached_store *store, hr_fetch *fetch, size_t i, const hr_record_key *key) {
-    if (look_up(store, fetch, i, key, true, hr_clock_ns()) != HR_CACHE_FOUND) return;
-    hr_record *record = hr_fetch__slot(fetch, i).record;
-    record->answered = false;
-    record->stale = true;
-    record->version = 0;
-    hr_record_cache_count(store->cache, 0, 0, 1);
-}
-
-/* Takes all that is cached; the numbers of the other records go to missing (room for all). Keys are made some
- * records ahead, and their entries brought nearer, so that memory is waited for once and not per record. */
-static size_t look_up_all(cached_store *store, hr_fetch *fetch, uint64_t now_ns, uint32_t *missing) {
-    const size_t n = hr_fetch__count(fetch);
-    hr_record_key keys[LOOK_AHEAD];
-    size_t n_missing = 0;
-    for (size_t i = 0; i < n && i < LOOK_AHEAD; i++) keys[i] = key_of(store, fetch, i);
-    for (size_t i = 0; i < n && i < PREFETCH_AHEAD; i++) hr_record_cache_prefetch(store->cache, &keys[i]);
-    for (size_t i = 0; i < n; i++) {
-        if (i + PREFETCH_AHEAD < n)
-            hr_record_cache_prefetch(store->cache, &keys[(i + PREFETCH_AHEAD) % LOOK_AHEAD]);
-        if (look_up(store, fetch, i, &keys[i % LOOK_AHEAD], false, now_ns) == HR_CACHE_ABSENT)
-            missing[n_missing++] = (uint32_t)i;
-        if (i + LOOK_AHEAD < n) keys[i % LOOK_AHEAD] = key_of(store, fetch, i + LOOK_AHEAD);
-    }
-    return n_missing;
-}
 
 /* --- waits ---------------------------------------------------------------------------------------------- */
 
@@ -168,7 +101,8 @@ static void give_up(hr_deadline *deadline) {
                        "the call's deadline came before the store's answer");
         for (size_t i = 0; i < wait->n_waiters; i++)
             if (!wait->waiters[i].delivered)
-                stand_in(wait->store, wait->fetch, wait->waiters[i].slot, &wait->waiters[i].key);
+                hr_cached_stand_in(&wait->store->cached, wait->fetch, wait->waiters[i].slot,
+                                   &wait->waiters[i].key);
         fetch = wait_less(wait, wait->n_left);
     }
     pthread_mutex_unlock(&wait->lock);
@@ -200,7 +134,7 @@ static void deliver(hr_waiter *waiter, const hr_record *record, uint64_t version
             take(waiter, record, version, n_fields);
         } else {
             hr_fetch__fail(wait->fetch, error->code, error->message);
-            stand_in(wait->store, wait->fetch, waiter->slot, &waiter->key);
+            hr_cached_stand_in(&wait->store->cached, wait->fetch, waiter->slot, &waiter->key);
         }
         fetch = wait_less(wait, 1);
     }
@@ -302,8 +236,8 @@ static hr_flight *batch_add(batch *b, const hr_record_key *key) {
 static void land_one(batch *b, hr_flight *flight, const hr_record *record, uint64_t now_ns) {
     cached_store *store = b->store;
     const size_t n_fields = b->fields[flight->key.entity].n_names;
-    const uint64_t version =
-        hr_record_cache_put_record(store->cache, &flight->key, flight->ticket, record, n_fields, now_ns);
+    const uint64_t version = hr_record_cache_put_record(store->cached.cache, &flight->key, flight->ticket,
+                                                        record, n_fields, now_ns);
     hr_flights_lock(&store->flights, &flight->key);
     hr_flights_unlist(&store->flights, flight);
     hr_waiter *waiter = flight->waiters;
@@ -348,7 +282,7 @@ static hr_flight *lead(boarding *b, hr_flight *outdated, const hr_record_key *ke
     if (b->batch == NULL) b->batch = batch_begin(store, b->wait->fetch, b->n_missing);
     hr_flight *flight = b->batch == NULL ? NULL : batch_add(b->batch, key);
     if (flight == NULL) return NULL;
-    flight->ticket = hr_record_cache_ticket(store->cache, key);
+    flight->ticket = hr_record_cache_ticket(store->cached.cache, key);
     if (outdated != NULL) hr_flights_unlist(&store->flights, outdated);
     hr_flights_list(&store->flights, flight);
     b->n_led++;
@@ -364,10 +298,10 @@ static void board(boarding *b, hr_waiter *waiter) {
     hr_record_cache_found found = HR_CACHE_ABSENT;
     hr_flights_lock(&store->flights, key);
     hr_flight *flight = hr_flights_find(&store->flights, key);
-    if (flight != NULL && hr_record_cache_ticket_holds(store->cache, key, flight->ticket)) {
+    if (flight != NULL && hr_record_cache_ticket_holds(store->cached.cache, key, flight->ticket)) {
         b->n_joined++;
     } else {
-        found = look_up(store, wait->fetch, waiter->slot, key, false, b->now_ns);
+        found = hr_cached_look_up(&store->cached, wait->fetch, waiter->slot, key, false, b->now_ns);
         flight = found == HR_CACHE_ABSENT ? lead(b, flight, key) : NULL;
     }
     if (flight != NULL) await(wait, flight, waiter);
@@ -375,7 +309,7 @@ static void board(boarding *b, hr_waiter *waiter) {
     waiter->delivered = flight == NULL;
     if (flight != NULL || found != HR_CACHE_ABSENT) return;
     hr_fetch__fail(wait->fetch, HR_OUT_OF_MEMORY, "out of memory for the records to fetch");
-    stand_in(store, wait->fetch, waiter->slot, key);
+    hr_cached_stand_in(&store->cached, wait->fetch, waiter->slot, key);
 }
 
 static hr_wait *wait_create(cached_store *store, hr_fetch *fetch, const uint32_t *missing, size_t n_missing) {
@@ -389,8 +323,8 @@ static hr_wait *wait_create(cached_store *store, hr_fetch *fetch, const uint32_t
     atomic_init(&wait->n_refs, 1);
     pthread_mutex_init(&wait->lock, NULL);
     for (size_t i = 0; i < n_missing; i++)
-        wait->waiters[i] =
-            (hr_waiter){.wait = wait, .slot = missing[i], .key = key_of(store, fetch, missing[i])};
+        wait->waiters[i] = (hr_waiter){
+            .wait = wait, .slot = missing[i], .key = hr_cached_key(&store->cached, fetch, missing[i])};
     return wait;
 }
 
@@ -407,8 +341,8 @@ static void fail_missing(cached_store *store, hr_fetch *fetch, const uint32_t *m
                          hr_status code, const char *message) {
     hr_fetch__fail(fetch, code, message);
     for (size_t i = 0; i < n_missing; i++) {
-        const hr_record_key key = key_of(store, fetch, missing[i]);
-        stand_in(store, fetch, missing[i], &key);
+        const hr_record_key key = hr_cached_key(&store->cached, fetch, missing[i]);
+        hr_cached_stand_in(&store->cached, fetch, missing[i], &key);
     }
     fetch->done(fetch);
 }
@@ -426,7 +360,7 @@ static void fetch_missing(cached_store *store, hr_fetch *fetch, const uint32_t *
     for (size_t i = 0; i < n_missing; i++) board(&b, &wait->waiters[i]);
     if (wait->n_left > 1) add_deadline(wait);
     pthread_mutex_unlock(&wait->lock);
-    hr_record_cache_count(store->cache, b.n_led, b.n_joined, 0);
+    hr_record_cache_count(store->cached.cache, b.n_led, b.n_joined, 0);
     if (b.n_led > 0)
         store->i->fetch(store->context, &b.batch->fetch);
     else if (b.batch != NULL)
@@ -444,18 +378,13 @@ static void cached_fetch(void *context, hr_fetch *fetch) {
         store->i->fetch(store->context, fetch);
         return;
     }
-    const size_t n = hr_fetch__count(fetch);
-    uint32_t *missing = hr_arena_alloc(fetch->arena, n * sizeof *missing);
-    bool ok = hr_fetch__begin(fetch);
-    if (ok && missing == NULL)
-        hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
-    if (!ok || missing == NULL || !rows_create(fetch)) {
+    uint32_t *missing;
+    if (!hr_cached_begin(&store->cached, fetch, &missing)) {
         fetch->done(fetch);
         return;
     }
-    fetch->keeper = &store->keeper;
     const uint64_t now_ns = hr_clock_ns();
-    const size_t n_missing = look_up_all(store, fetch, now_ns, missing);
+    const size_t n_missing = hr_cached_look_up_all(&store->cached, fetch, now_ns, missing);
     if (n_missing == 0)
         fetch->done(fetch);
     else if (now_ns >= fetch->deadline_ns)
@@ -467,19 +396,9 @@ static void cached_fetch(void *context, hr_fetch *fetch) {
 
 /* --- opening and closing -------------------------------------------------------------------------------- */
 
-static void keep_row(hr_row_keeper *keeper, const hr_row_offer *offer) {
-    cached_store *store = (cached_store *)((char *)keeper - offsetof(cached_store, keeper));
-    if (offer->record->version == 0) return;
-    const hr_schema *schema = offer->fetch->schema;
-    const hr_record_key key =
-        hr_record_cache_key(store->cache, schema->fingerprint, offer->entity, offer->id);
-    hr_record_cache_put_row(store->cache, &key, offer->record->version, offer->row,
-                            hr_row_words(schema, offer->entity), offer->n_wrong, offer->n_wrong_counts);
-}
-
 static void cached_stats(void *context, hr_cache_stats *stats) {
     const cached_store *store = context;
-    hr_record_cache_stats(store->cache, stats);
+    hr_record_cache_stats(store->cached.cache, stats);
 }
 
 static bool cached_count(const void *context, hr_store_counts *counts) {
@@ -497,7 +416,7 @@ static void cached_close(void *context) {
         batch_destroy(store->spare);
         store->spare = next;
     }
-    hr_record_cache_destroy(store->cache);
+    hr_cached_destroy(&store->cached);
     hr_flights_destroy(&store->flights);
     pthread_mutex_destroy(&store->spare_lock);
     free(store);
@@ -505,20 +424,17 @@ static void cached_close(void *context) {
 
 hr_status hr_store__open_cached(const hr_store_uri *uri, const hr_store_options *options, void **context,
                                 hr_error *err) {
-    const hr_record_cache_options cache = {.nbytes = options->cache_nbytes,
-                                           .ttl_ms = options->cache_ttl_ms,
-                                           .max_stale_ms = options->cache_max_stale_ms};
     cached_store *store = calloc(1, sizeof *store);
     if (store == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "cache: out of memory");
-    store->keeper.keep = keep_row;
     store->i = &hr_store__redis;
     store->max_fetch_nbytes = options->max_fetch_nbytes;
-    hr_status status = hr_record_cache_create(&cache, &store->cache, err);
+    hr_status status = hr_cached_init(&store->cached, options, err);
     if (status == HR_OK) status = hr_deadlines_create(give_up, &store->deadlines, err);
-    if (status == HR_OK) status = hr_store__open_redis(uri, options, store->cache, &store->context, err);
+    if (status == HR_OK)
+        status = hr_store__open_redis(uri, options, store->cached.cache, &store->context, err);
     if (status != HR_OK) {
         hr_deadlines_destroy(store->deadlines);
-        hr_record_cache_destroy(store->cache);
+        hr_cached_destroy(&store->cached);
         free(store);
         return status;
     }

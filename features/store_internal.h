@@ -13,6 +13,8 @@ typedef struct hr_store_i {
     bool synchronous;
     void (*fetch)(void *context, hr_fetch *fetch); /* see hr_store_fetch */
     void (*close)(void *context);                  /* see hr_store_close */
+    /* (optional) The number of the store's state, which grows with every change: see hr_fetch.state. */
+    uint64_t (*state)(void *context);
     /* (optional) see hr_store_cache_stats; NULL: it has no cache */
     void (*cache_stats)(void *context, hr_cache_stats *stats);
     /* (optional) Adds to zeroed counts; false, as without it: nothing is counted. */
@@ -23,6 +25,7 @@ extern const hr_store_i hr_store__none; /* its context is NULL */
 extern const hr_store_i hr_store__lmdb;
 extern const hr_store_i hr_store__redis;
 extern const hr_store_i hr_store__cached; /* redis, behind a cache */
+extern const hr_store_i hr_store__cached_lmdb;
 
 /* The uri is borrowed during the call. */
 hr_status hr_store__open_lmdb(const hr_store_uri *uri, void **context, hr_error *err);
@@ -31,6 +34,8 @@ hr_status hr_store__open_redis(const hr_store_uri *uri, const hr_store_options *
                                hr_record_cache *cache, void **context, hr_error *err);
 hr_status hr_store__open_cached(const hr_store_uri *uri, const hr_store_options *options, void **context,
                                 hr_error *err);
+hr_status hr_store__open_cached_lmdb(const hr_store_uri *uri, const hr_store_options *options, void **context,
+                                     hr_error *err);
 
 /* Resets what a fetch gives out: everything MISSING, no error. False (and fetch->error) where the arena is
  * full. */

@@ -106,12 +106,23 @@ static void read_records(lmdb_store *store, MDB_txn *txn, hr_fetch *fetch) {
     }
 }
 
+/* Of the last transaction that was committed, by whichever process. */
+static uint64_t lmdb_state(void *context) {
+    lmdb_store *store = context;
+    MDB_envinfo info = {.me_last_txnid = 0};
+    pthread_rwlock_rdlock(&store->map_lock);
+    mdb_env_info(store->env, &info);
+    pthread_rwlock_unlock(&store->map_lock);
+    return info.me_last_txnid;
+}
+
 static void lmdb_fetch(void *context, hr_fetch *fetch) {
     lmdb_store *store = context;
     if (hr_fetch__begin(fetch)) {
         MDB_txn *txn;
         int rc = begin_locked(store, &txn);
         if (rc == 0) {
+            fetch->state = mdb_txn_id(txn);
             read_records(store, txn, fetch);
             park(store, txn);
             pthread_rwlock_unlock(&store->map_lock);
@@ -146,4 +157,5 @@ hr_status hr_store__open_lmdb(const hr_store_uri *uri, void **context, hr_error 
     return HR_OK;
 }
 
-const hr_store_i hr_store__lmdb = {.synchronous = true, .fetch = lmdb_fetch, .close = lmdb_close};
+const hr_store_i hr_store__lmdb = {
+    .synchronous = true, .fetch = lmdb_fetch, .close = lmdb_close, .state = lmdb_state};

@@ -87,10 +87,11 @@ const hr_option_row hr_option_rows[] = {
     /* The cache of encoded records. */
     {.name = "cache-bytes", UINT64(0, 1ull << 40), MEMBER(cache_bytes), .fallback = "268435456",
      .commands = SERVE | SCORE, .in_file = true,
-     .help = "Memory for records read from Redis, encoded; 0 is none, else at least 1048576."},
+     .help = "Memory for stored records, encoded, so that they are not fetched and parsed again; 0 is none, else at "
+             "least 1048576."},
     {.name = "cache-ttl-ms", UINT32(0, 604800000), MEMBER(cache_ttl_ms), .fallback = "60000",
      .commands = SERVE | SCORE, .in_file = true,
-     .help = "A cached record is read again after so long even if Redis has told of no change; 0 is never."},
+     .help = "A cached record is read again after so long even if the store has told of no change; 0 is never."},
     {.name = "cache-max-stale-ms", UINT32(0, 604800000), MEMBER(cache_max_stale_ms), .fallback = "60000",
      .commands = SERVE | SCORE, .in_file = true,
      .help = "So long after its time a cached record may stand in while Redis does not answer; then defaults do."},

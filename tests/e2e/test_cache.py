@@ -1,6 +1,7 @@
 """Answers with the record cache on: the same to the last bit as without it, never older than a change of a record,
 and, while Redis does not answer, from stale records before defaults."""
 
+import struct
 import subprocess
 import threading
 import time
@@ -22,6 +23,11 @@ def content(answer):
     return (answer.request_id, answer.model, [(row.item_id, row.score, row.tasks) for row in answer],
             (features.user_found, features.items_missing, features.items_stale, features.values_invalid,
              features.store_error), list(answer.warnings))
+
+
+def float32(number):
+    """The float that a text of nine digits stands for."""
+    return struct.unpack("f", struct.pack("f", number))[0]
 
 
 class Cache(harness.Case):
@@ -67,18 +73,47 @@ class Cache(harness.Case):
 
     def test_offline_scores_have_the_same_bits_cached(self):
         paths = random_models.generate(self.path("models"), "home2", 6)
-        redis = self.start_redis()
-        self.must_run("features", "load", "--store", redis.uri(), "--in", paths["records"])
         lines = compare.read_lines(paths["requests"]) * 20
         random_models.write_lines(self.path("in"), lines)
         texts = []
-        for nbytes in "0", "1048576", "268435456":
-            self.must_run("score", "--model", paths["model"], "--store", redis.uri(), "--in", self.path("in"), "--out",
-                          self.path("out"), "--cache-bytes", nbytes)
-            with open(self.path("out"), encoding="utf-8") as file:
-                texts.append(file.read())
-        self.assertEqual(texts[1], texts[0])
-        self.assertEqual(texts[2], texts[0])
+        for uri in self.start_redis().uri(), "lmdb:" + self.path("store.lmdb"):
+            self.must_run("features", "load", "--store", uri, "--in", paths["records"])
+            for nbytes in "0", "1048576", "268435456":
+                self.must_run("score", "--model", paths["model"], "--store", uri, "--in", self.path("in"), "--out",
+                              self.path("out"), "--cache-bytes", nbytes)
+                with open(self.path("out"), encoding="utf-8") as file:
+                    texts.append(file.read())
+        self.assertEqual(len(texts[0].splitlines()), len(lines))
+        for text in texts[1:]:
+            self.assertEqual(text, texts[0])
+
+    def test_a_load_into_the_embedded_store_is_seen_by_the_next_request(self):
+        paths = random_models.generate(self.path("models"), "home1", 3)
+        uri = "lmdb:" + self.path("store.lmdb")
+        self.must_run("features", "load", "--store", uri, "--in", paths["records"])
+        item = list(read_store(paths["records"])["item"])[0]
+        server = self.start_server("--models", self.path("models"), "--store", uri)
+        request = homerank.client.make_request("1", [item])
+        with server.connect() as client:
+            for turn in range(6):
+                lines = [{"entity": "item", "id": item, "features": {} if turn % 2 else {"no such": 1}}]
+                if turn % 3 == 2:
+                    lines = [line for line in compare.read_lines(paths["records"]) if line["id"] == item]
+                random_models.write_lines(self.path("in"), lines)
+                self.must_run("features", "load", "--store", uri, "--in", self.path("in"))
+                found = [content(client.rank_request(request)) for _ in range(3)]
+                self.must_run("score", "--model", paths["model"], "--store", uri, "--in", self.line(item), "--out",
+                              self.path("out"), "--cache-bytes", "0")
+                (expected,) = compare.read_lines(self.path("out"))
+                (row,) = expected["items"]
+                scored = [(item, float32(row["score"]), {task: float32(p) for task, p in row["tasks"].items()})]
+                self.assertEqual([answer[2] for answer in found], [scored] * 3)
+        self.assertEqual(server.terminate(), 0)
+
+    def line(self, item):
+        path = self.path("line.jsonl")
+        random_models.write_lines(path, [{"user_id": "1", "item_ids": [item]}])
+        return path
 
     def test_a_changed_record_changes_the_next_answers(self):
         for layout in "packed", "hash":

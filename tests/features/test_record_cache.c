@@ -68,6 +68,16 @@ static bool get(fixture *f, const hr_record_key *key, bool stale_too, uint64_t n
            HR_CACHE_FOUND;
 }
 
+/* Offers a row of three words for the record of that version. */
+static void put_row(fixture *f, const hr_record_key *key, const hr_record *of, uint64_t version,
+                    const uint32_t *row, size_t n_words, const uint32_t *n_wrong) {
+    hr_record record = *of;
+    record.version = version;
+    if (version == 0) return;
+    const hr_row_offer offer = {.record = &record, .row = row, .n_wrong = n_wrong, .n_wrong_counts = 2};
+    hr_record_cache_put_row(f->cache, key, &offer, n_words, start_ns);
+}
+
 static void what_was_put_comes_back(void **state) {
     (void)state;
     fixture f;
@@ -129,11 +139,11 @@ static void a_row_takes_the_place_of_its_record_and_of_no_other(void **state) {
     hr_record record = packed(&f, "first");
     uint64_t before = put(&f, &a, &record), version = put(&f, &a, &record);
     assert_int_not_equal(before, version);
-    hr_record_cache_put_row(f.cache, &a, before, row, 3, NULL, 2); /* of a record that has been replaced */
+    put_row(&f, &a, &record, before, row, 3, NULL); /* of a record that has been replaced */
     assert_true(get(&f, &a, false, start_ns, &found));
     assert_int_equal(found.kind, HR_RECORD_PACKED);
 
-    hr_record_cache_put_row(f.cache, &a, version, row, 3, n_wrong, 2);
+    put_row(&f, &a, &record, version, row, 3, n_wrong);
     assert_true(get(&f, &a, false, start_ns, &found));
     assert_int_equal(found.kind, HR_RECORD_ROW);
     assert_ptr_equal(found.row, f.row);
@@ -143,7 +153,7 @@ static void a_row_takes_the_place_of_its_record_and_of_no_other(void **state) {
     assert_int_equal(found.version, 0);
 
     record = (hr_record){.kind = HR_RECORD_MISSING, .answered = true, .cover = f.cover};
-    hr_record_cache_put_row(f.cache, &b, put(&f, &b, &record), row, 3, NULL, 2);
+    put_row(&f, &b, &record, put(&f, &b, &record), row, 3, NULL);
     assert_true(get(&f, &b, false, start_ns, &found));
     assert_int_equal(found.kind, HR_RECORD_MISSING); /* as it is told to callers */
     assert_ptr_equal(found.row, f.row);
@@ -151,7 +161,7 @@ static void a_row_takes_the_place_of_its_record_and_of_no_other(void **state) {
     assert_memory_equal(f.row, row, sizeof row);
 
     hr_record_cache_forget(f.cache, HR_ENTITY_ITEM, "a", 1, start_ns);
-    hr_record_cache_put_row(f.cache, &a, version, row, 3, NULL, 2); /* changed while it was encoded */
+    put_row(&f, &a, &record, version, row, 3, NULL); /* changed while it was encoded */
     assert_false(get(&f, &a, true, start_ns, &found));
     close_cache(&f);
 }
@@ -311,7 +321,7 @@ static void it_never_takes_more_than_it_may(void **state) {
         record.data = (const uint8_t *)words;
         record.nbytes = (random >> 33) % 4000;
         const uint64_t version = put(&f, &key, &record);
-        if (i % 3 == 0) hr_record_cache_put_row(f.cache, &key, version, words, (random >> 20) % 500, NULL, 0);
+        if (i % 3 == 0) put_row(&f, &key, &record, version, words, (random >> 20) % 500, NULL);
         if (i % 5 == 0) hr_record_cache_forget(f.cache, HR_ENTITY_ITEM, id, strlen(id), start_ns);
         if (i % 100 != 0) continue;
         hr_record_cache_stats(f.cache, &stats);
@@ -401,6 +411,7 @@ static void *hammer(void *arg) {
         const uint32_t number = (uint32_t)(random >> 33) % N_IDS;
         const int n = snprintf(id, sizeof id, "item %u", number);
         const hr_record_key key = item(f, id);
+        const hr_record record = packed(f, id);
         if (hr_record_cache_get(f->cache, &key, step % 2, start_ns, row, 3, arena, &found) ==
             HR_CACHE_FOUND) {
             if (found.row != NULL ? row[0] != number || row[2] != number
@@ -408,12 +419,11 @@ static void *hammer(void *arg) {
                 return arg;
         } else {
             const hr_record_ticket ticket = hr_record_cache_ticket(f->cache, &key);
-            const hr_record record = packed(f, id);
             found.version = hr_record_cache_put_record(f->cache, &key, ticket, &record, 0, start_ns);
             found.row = NULL;
         }
         const uint32_t made[] = {number, 0, number};
-        if (found.row == NULL) hr_record_cache_put_row(f->cache, &key, found.version, made, 3, NULL, 0);
+        if (found.row == NULL) put_row(f, &key, &record, found.version, made, 3, NULL);
         if (random >> 60 == 0) hr_record_cache_forget(f->cache, HR_ENTITY_ITEM, id, (size_t)n, start_ns);
         hr_arena_reset(arena);
     }

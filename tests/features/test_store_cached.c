@@ -118,7 +118,9 @@ static long number_of(const hr_record *record) {
     if (record->kind == HR_RECORD_MISSING) return -1;
     if (record->row != NULL) return (long)record->row[0];
     if (record->kind == HR_RECORD_FIELDS) return atol(record->fields[0].text);
-    return atol((const char *)record->data);
+    char text[16];
+    snprintf(text, sizeof text, "%.*s", (int)record->nbytes, (const char *)record->data);
+    return atol(text);
 }
 
 /* Encodes what came without a row, as a worker would. */

@@ -1,0 +1,104 @@
+/* A fetch that is answered from a cache as far as that goes: see cached_fetch.h. */
+#include "features/cached_fetch.h"
+
+#include "base/clock.h"
+
+enum { LOOK_AHEAD = 16, PREFETCH_AHEAD = 8 };
+
+/* --- life ----------------------------------------------------------------------------------------------- */
+
+static void keep_row(hr_row_keeper *keeper, const hr_row_offer *offer) {
+    hr_cached *cached = (hr_cached *)keeper; /* its first member */
+    if (offer->record->version == 0 && offer->record->cover == 0) return;
+    const hr_schema *schema = offer->fetch->schema;
+    const hr_record_key key =
+        hr_record_cache_key(cached->cache, schema->fingerprint, offer->entity, offer->id);
+    hr_record_cache_put_row(cached->cache, &key, offer, hr_row_words(schema, offer->entity), hr_clock_ns());
+}
+
+hr_status hr_cached_init(hr_cached *cached, const hr_store_options *options, hr_error *err) {
+    const hr_record_cache_options of_cache = {.nbytes = options->cache_nbytes,
+                                              .ttl_ms = options->cache_ttl_ms,
+                                              .max_stale_ms = options->cache_max_stale_ms};
+    cached->keeper.keep = keep_row;
+    return hr_record_cache_create(&of_cache, &cached->cache, err);
+}
+
+void hr_cached_destroy(hr_cached *cached) {
+    hr_record_cache_destroy(cached->cache);
+}
+
+/* --- rows ----------------------------------------------------------------------------------------------- */
+
+static bool rows_create(hr_fetch *fetch) {
+    for (hr_entity entity = HR_ENTITY_USER; entity <= HR_ENTITY_ITEM; entity++) {
+        const size_t n = entity == HR_ENTITY_USER ? 1 : fetch->n_items;
+        const size_t nbytes = hr_row_words(fetch->schema, entity) * sizeof(uint32_t);
+        if (n == 0 || nbytes <= SIZE_MAX / n) fetch->rows[entity] = hr_arena_alloc(fetch->arena, n * nbytes);
+        if (fetch->rows[entity] == NULL) {
+            hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Where the row of record number i goes. */
+static uint32_t *row_of(const hr_fetch *fetch, hr_entity entity, size_t i) {
+    if (entity == HR_ENTITY_USER) return fetch->rows[HR_ENTITY_USER];
+    return fetch->rows[HR_ENTITY_ITEM] +
+           (i - (fetch->user_id != NULL)) * hr_row_words(fetch->schema, HR_ENTITY_ITEM);
+}
+
+hr_record_key hr_cached_key(const hr_cached *cached, hr_fetch *fetch, size_t i) {
+    const hr_fetch_slot slot = hr_fetch__slot(fetch, i);
+    return hr_record_cache_key(cached->cache, fetch->schema->fingerprint, slot.entity, slot.id);
+}
+
+hr_record_cache_found hr_cached_look_up(hr_cached *cached, hr_fetch *fetch, size_t i,
+                                        const hr_record_key *key, bool stale_too, uint64_t now_ns) {
+    hr_record *record = hr_fetch__slot(fetch, i).record;
+    const size_t n_words = hr_row_words(fetch->schema, key->entity);
+    hr_record_cache_found found = hr_record_cache_get(
+        cached->cache, key, stale_too, now_ns, row_of(fetch, key->entity, i), n_words, fetch->arena, record);
+    if (found == HR_CACHE_NO_ROOM)
+        hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
+    return found;
+}
+
+void hr_cached_stand_in(hr_cached *cached, hr_fetch *fetch, size_t i, const hr_record_key *key) {
+    if (hr_cached_look_up(cached, fetch, i, key, true, hr_clock_ns()) != HR_CACHE_FOUND) return;
+    hr_record *record = hr_fetch__slot(fetch, i).record;
+    record->answered = false;
+    record->stale = true;
+    record->version = 0;
+    hr_record_cache_count(cached->cache, 0, 0, 1);
+}
+
+/* Keys are made some records ahead, and their entries brought nearer, so that memory is waited for once and
+ * not per record. */
+size_t hr_cached_look_up_all(hr_cached *cached, hr_fetch *fetch, uint64_t now_ns, uint32_t *missing) {
+    const size_t n = hr_fetch__count(fetch);
+    hr_record_key keys[LOOK_AHEAD];
+    size_t n_missing = 0;
+    for (size_t i = 0; i < n && i < LOOK_AHEAD; i++) keys[i] = hr_cached_key(cached, fetch, i);
+    for (size_t i = 0; i < n && i < PREFETCH_AHEAD; i++) hr_record_cache_prefetch(cached->cache, &keys[i]);
+    for (size_t i = 0; i < n; i++) {
+        if (i + PREFETCH_AHEAD < n)
+            hr_record_cache_prefetch(cached->cache, &keys[(i + PREFETCH_AHEAD) % LOOK_AHEAD]);
+        if (hr_cached_look_up(cached, fetch, i, &keys[i % LOOK_AHEAD], false, now_ns) == HR_CACHE_ABSENT)
+            missing[n_missing++] = (uint32_t)i;
+        if (i + LOOK_AHEAD < n) keys[i % LOOK_AHEAD] = hr_cached_key(cached, fetch, i + LOOK_AHEAD);
+    }
+    return n_missing;
+}
+
+bool hr_cached_begin(hr_cached *cached, hr_fetch *fetch, uint32_t **missing) {
+    if (!hr_fetch__begin(fetch)) return false;
+    *missing = hr_arena_calloc(fetch->arena, hr_fetch__count(fetch), sizeof **missing);
+    if (*missing == NULL)
+        hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
+    if (*missing == NULL || !rows_create(fetch)) return false;
+    fetch->keeper = &cached->keeper;
+    return true;
+}
