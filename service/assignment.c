@@ -54,6 +54,7 @@ static hr_status follow(hr_repository *repository, const hr_asked *asked, const 
     }
     const char *model = decision->model == NULL ? "" : decision->model;
     if (choose(repository, model, &wish, arena, assignment, &why) == HR_OK) return HR_OK;
+    hr_experiments_watch_unserved(asked->experiments);
     assignment->decision = (hr_decision){0};
     assignment->unserved = hr_arena_strndup(arena, why.message, strlen(why.message));
     return assignment->unserved == NULL ? too_large(err) : HR_OK;

@@ -30,7 +30,7 @@ struct hr_experiments_watch {
     hr_experiments_options options; /* feature is ours */
     _Alignas(64) atomic_uint readers;
     _Atomic(hr_experiments *) current; /* one reference */
-    atomic_ullong loads, failures;
+    atomic_ullong loads, failures, unserved;
     atomic_bool stopping, asked; /* asked: hr_experiments_watch_reload */
     int wake;                    /* eventfd */
     int events;                  /* inotify; -1: there is none, and the looks must do */
@@ -209,10 +209,15 @@ void hr_experiments_watch_close(hr_experiments_watch *watch) {
 
 /* ---- Status ---- */
 
+void hr_experiments_watch_unserved(hr_experiments_watch *watch) {
+    atomic_fetch_add(&watch->unserved, 1);
+}
+
 void hr_experiments_watch_count(hr_experiments_watch *watch, hr_experiments_watch_counts *counts) {
     hr_experiments *current = hr_experiments_watch_acquire(watch);
     counts->loads = atomic_load(&watch->loads);
     counts->failures = atomic_load(&watch->failures);
+    counts->unserved = atomic_load(&watch->unserved);
     memcpy(counts->version, hr_experiments_version(current), sizeof counts->version);
     hr_experiments_unref(current);
 }
@@ -225,6 +230,10 @@ void hr_experiments_watch_collect(hr_metrics_text *text, void *watch) {
     hr_metrics_text_counter(text, "homerank_experiments_refused_total",
                             "Experiments files that were refused: the one before is served on.",
                             (double)counts.failures);
+    hr_metrics_text_counter(
+        text, "homerank_experiments_unserved_total",
+        "Requests ranked by the defaults, for what experiments decided could not be served.",
+        (double)counts.unserved);
     const hr_label version = {.name = "version", .value = counts.version};
     hr_metrics_text_family(text, HR_METRIC_GAUGE, "homerank_experiments_info",
                            "The experiments file that is served, by the hash of its bytes.");

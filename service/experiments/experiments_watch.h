@@ -29,9 +29,13 @@ hr_experiments *hr_experiments_watch_acquire(hr_experiments_watch *watch);
 /* Reads the file again, soon, whether or not it seems to have changed. */
 void hr_experiments_watch_reload(hr_experiments_watch *watch);
 
+/* Counts a request whose experiments decided what could not be served. */
+void hr_experiments_watch_unserved(hr_experiments_watch *watch);
+
 typedef struct hr_experiments_watch_counts {
     uint64_t loads;    /* files that were swapped in, the first one included */
     uint64_t failures; /* files that were refused */
+    uint64_t unserved; /* hr_experiments_watch_unserved */
     char version[HR_EXPERIMENTS_VERSION_SIZE];
 } hr_experiments_watch_counts;
 void hr_experiments_watch_count(hr_experiments_watch *watch, hr_experiments_watch_counts *counts);

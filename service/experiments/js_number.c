@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/utf8.h"
 #include "service/experiments/js_value.h"
 
 /* ---- To text ---- */
@@ -72,16 +71,18 @@ static size_t space_at(const char *at, size_t nbytes) {
     return 0;
 }
 
+/* The bytes of the space that ends the text, 0 where none does. */
+static size_t space_before(const char *end, size_t nbytes) {
+    for (size_t n = 1; n <= 3 && n <= nbytes; n++)
+        if (space_at(end - n, n) == n) return n;
+    return 0;
+}
+
 static hr_js_text trim(hr_js_text text) {
-    const char *end = text.bytes + text.nbytes, *at = text.bytes;
+    const char *at = text.bytes, *end = at + text.nbytes;
     for (size_t n; (n = space_at(at, (size_t)(end - at))) > 0;) at += n;
-    const char *last = at; /* behind the last that is no space */
-    for (const char *p = at; p < end;) {
-        size_t n = space_at(p, (size_t)(end - p));
-        p += n > 0 ? n : hr_utf8_char(p, (size_t)(end - p));
-        if (n == 0) last = p;
-    }
-    return hr_js_text_of(at, (size_t)(last - at));
+    for (size_t n; (n = space_before(end, (size_t)(end - at))) > 0;) end -= n;
+    return hr_js_text_of(at, (size_t)(end - at));
 }
 
 /* 0x1F, 0o17, 0b11. */

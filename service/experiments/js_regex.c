@@ -65,7 +65,8 @@ void hr_js_regex_destroy(hr_js_regex *regex) {
     free(regex);
 }
 
-/* PCRE's memory for one match comes from the scratch and goes back with it. */
+/* PCRE's memory for matching comes from the scratch, is used for one match after the other, and goes back
+ * with it. */
 static void *scratch_alloc(size_t nbytes, void *scratch) {
     return hr_arena_alloc(((hr_js_scratch *)scratch)->arena, nbytes);
 }
@@ -75,13 +76,17 @@ static void scratch_free(void *memory, void *scratch) {
     (void)scratch;
 }
 
-bool hr_js_regex_test(const hr_js_regex *regex, hr_js_text text, hr_js_scratch *scratch) {
+static pcre2_match_data *match_data(hr_js_scratch *scratch) {
+    if (scratch->match != NULL) return scratch->match;
     pcre2_general_context *memory = pcre2_general_context_create(scratch_alloc, scratch_free, scratch);
-    pcre2_match_data *match = memory == NULL ? NULL : pcre2_match_data_create(1, memory);
-    if (match == NULL) {
-        scratch->failed = true;
-        return false;
-    }
+    scratch->match = memory == NULL ? NULL : pcre2_match_data_create(1, memory);
+    scratch->failed |= scratch->match == NULL;
+    return scratch->match;
+}
+
+bool hr_js_regex_test(const hr_js_regex *regex, hr_js_text text, hr_js_scratch *scratch) {
+    pcre2_match_data *match = match_data(scratch);
+    if (match == NULL) return false;
     PCRE2_SPTR bytes = (PCRE2_SPTR)text.bytes;
     int found = pcre2_match(regex->code, bytes, text.nbytes, 0, PCRE2_NO_UTF_CHECK, match, regex->limits);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT)

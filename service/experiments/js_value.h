@@ -51,6 +51,7 @@ enum { HR_JS_MAX_DEPTH = 64, HR_JS_NUMBER_SIZE = 32 };
 typedef struct hr_js_scratch {
     hr_arena *arena; /* borrowed */
     bool failed;     /* the arena was full: what was computed since is not to be used */
+    void *match;     /* what patterns are matched with, once one was (js_regex.c) */
 } hr_js_scratch;
 
 static inline hr_js_text hr_js_text_of(const char *bytes, size_t nbytes) {

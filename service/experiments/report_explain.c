@@ -20,6 +20,11 @@ static void print_value(explanation *x, const hr_js_value *value) {
     hr_text_print_safe(scratch.failed ? "(too large to show)" : text.bytes, x->out);
 }
 
+static void print_text(explanation *x, hr_js_text text) {
+    const char *copy = hr_arena_strndup(x->arena, text.bytes, text.nbytes);
+    hr_text_print_safe(copy == NULL ? "(too large to show)" : copy, x->out);
+}
+
 /* The bucket and what it was made of, then the variation. */
 static void print_run(explanation *x, const hr_run *run) {
     const hr_experiment *experiment = run->experiment;
@@ -30,8 +35,8 @@ static void print_run(explanation *x, const hr_run *run) {
         fprintf(x->out, "\n      bucket %.4g of ", run->bucket);
         hr_text_print_safe(x->program->hash_attributes[spec->attribute].bytes, x->out);
         fputs(" \"", x->out);
-        hr_js_text hashed = hr_evaluation_hash_text(&x->evaluation, spec->attribute);
-        fprintf(x->out, "%.*s\" with seed \"", (int)hashed.nbytes, hashed.bytes);
+        print_text(x, hr_evaluation_hash_text(&x->evaluation, spec->attribute));
+        fputs("\" with seed \"", x->out);
         hr_text_print_safe(spec->seed.bytes, x->out);
         fprintf(x->out, "\", hash version %d", spec->version);
     }
