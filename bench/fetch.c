@@ -45,8 +45,7 @@ static void answered(workload *w, uint64_t begun_ns) {
     w->n_records += w->per_request;
 }
 
-/* --- the peer: pipelined MGETs (or HMGETs), as hiredis offers them ---------------------------------------
- */
+/* --- the peer: pipelined MGETs (or HMGETs), as hiredis offers them -------------------------------------- */
 
 typedef struct peer {
     redisContext *redis;
@@ -117,8 +116,7 @@ static bool run_peer(workload *w) {
     return ok;
 }
 
-/* --- ours: as many fetches in flight; each that is done starts the next, on the store's thread -------------
- */
+/* --- ours: as many fetches in flight; each that is done starts the next, on the store's thread ---------- */
 
 typedef struct ours {
     workload *w;

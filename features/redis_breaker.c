@@ -42,8 +42,7 @@ void hr_redis_breaker_half_open(hr_redis_breaker *b) {
     b->probe_until_ns = 0;
 }
 
-/* --- latency ---------------------------------------------------------------------------------------------
- */
+/* --- latency -------------------------------------------------------------------------------------------- */
 
 static int ascending(const void *a, const void *b) {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;

@@ -56,8 +56,7 @@ struct hr_redis_cluster {
     hr_redis_backoff steady, soon, retry; /* to the next, by how the last one ended */
 };
 
-/* --- nodes ------------------------------------------------------------------------------------------------
- */
+/* --- nodes ---------------------------------------------------------------------------------------------- */
 
 static hr_redis_node *find_node(hr_redis_cluster *cluster, const hr_address *address) {
     for (size_t i = 0; i < cluster->n_nodes; i++) {
@@ -92,8 +91,7 @@ static void close_unwanted(hr_redis_cluster *cluster) {
     for (size_t i = 0; i < n_unwanted; i++) hr_redis_node_close(unwanted[i]);
 }
 
-/* --- routing ----------------------------------------------------------------------------------------------
- */
+/* --- routing -------------------------------------------------------------------------------------------- */
 
 bool hr_redis_cluster_is_unknown(const hr_redis_cluster *cluster) {
     return !cluster->was_told;
@@ -164,8 +162,7 @@ hr_redis_node *hr_redis_cluster_moved(hr_redis_cluster *cluster, uint16_t slot, 
     return node;
 }
 
-/* --- taking a map ------------------------------------------------------------------------------------------
- */
+/* --- taking a map --------------------------------------------------------------------------------------- */
 
 static bool take_shard(hr_redis_cluster *cluster, const hr_redis_shard *from, shard *to) {
     const bool replicas = cluster->of->readonly;
@@ -242,8 +239,7 @@ static bool take_map(hr_redis_cluster *cluster, const hr_redis_map *map) {
     return whole;
 }
 
-/* --- asking for it -----------------------------------------------------------------------------------------
- */
+/* --- asking for it -------------------------------------------------------------------------------------- */
 
 static void ask_next(hr_redis_cluster *cluster);
 
@@ -400,8 +396,7 @@ static void ask_next(hr_redis_cluster *cluster) {
     nobody_answered(cluster);
 }
 
-/* --- its life --------------------------------------------------------------------------------------------
- */
+/* --- its life ------------------------------------------------------------------------------------------- */
 
 static void node_changed(void *context, hr_redis_node *node, bool ready) {
     (void)node;

@@ -340,8 +340,7 @@ static hr_status put_handshake(hr_redis_connection *c) {
     return status;
 }
 
-/* --- the way up ------------------------------------------------------------------------------------------
- */
+/* --- the way up ----------------------------------------------------------------------------------------- */
 
 static void connect_next(hr_redis_connection *c);
 static void settle(hr_redis_connection *c);
@@ -432,8 +431,7 @@ static void start_attempt(hr_redis_connection *c) {
         resolve(c);
 }
 
-/* --- the way down ----------------------------------------------------------------------------------------
- */
+/* --- the way down --------------------------------------------------------------------------------------- */
 
 static void on_timer_closed(uv_handle_t *handle) {
     hr_redis_connection *c = handle->data;

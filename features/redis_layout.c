@@ -49,8 +49,7 @@ static bool is_last(const hr_redis_piece *piece) {
     return piece->offset + piece->nbytes == piece->total;
 }
 
-/* --- packed ----------------------------------------------------------------------------------------------
- */
+/* --- packed --------------------------------------------------------------------------------------------- */
 
 static int packed_put(hr_redis_connection *connection, hr_redis_keys *keys, hr_fetch *fetch,
                       const uint32_t *records, size_t n) {
@@ -78,8 +77,7 @@ static bool packed_text(hr_redis_filling *filling, hr_arena *arena, hr_record *r
 const hr_redis_layout hr_redis_layout_packed = {
     .max_records = KEYS_PER_MGET, .put = packed_put, .text = packed_text};
 
-/* --- hash ------------------------------------------------------------------------------------------------
- */
+/* --- hash ----------------------------------------------------------------------------------------------- */
 
 /* A record of which no field is wanted is there. */
 static bool hash_asks(hr_redis_keys *keys, const hr_fetch *fetch, const hr_fetch_slot *slot,

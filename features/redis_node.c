@@ -16,8 +16,7 @@ enum {
     SAY_AGAIN_NS = 1000000000
 };
 
-/* --- the server's state, as the log tells it -------------------------------------------------------------
- */
+/* --- the server's state, as the log tells it ------------------------------------------------------------ */
 
 /* Down for another reason than was said: worth a line, but not many. */
 static bool is_worth_saying(const hr_redis_node *node, const char *reason) {
@@ -63,8 +62,7 @@ const char *hr_redis_node_refusal(const hr_redis_node *node, uint64_t now_ns) {
     return hr_redis_breaker_admits(&node->breaker, now_ns) ? NULL : node->failure;
 }
 
-/* --- room ------------------------------------------------------------------------------------------------
- */
+/* --- room ----------------------------------------------------------------------------------------------- */
 
 static bool has_room(const hr_redis_node *node, const hr_redis_lane *lane, size_t n_records) {
     size_t n = lane->n_records + n_records;
@@ -129,8 +127,7 @@ void hr_redis_lane_give(hr_redis_lane *lane, size_t n_records) {
     if (lane->node->first_waiting != NULL) let_waiters_go(lane->node);
 }
 
-/* --- does it answer? --------------------------------------------------------------------------------------
- */
+/* --- does it answer? ------------------------------------------------------------------------------------ */
 
 static void on_probe(uv_timer_t *timer);
 
@@ -189,8 +186,7 @@ void hr_redis_node_refused(hr_redis_node *node, const char *reason) {
     hr_redis_node_failed(node, reason);
 }
 
-/* --- its life --------------------------------------------------------------------------------------------
- */
+/* --- its life ------------------------------------------------------------------------------------------- */
 
 /* A handshake ends in a PING: whoever is ready has answered one. */
 static void lane_changed(void *context, bool ready, const char *reason) {

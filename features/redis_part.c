@@ -36,8 +36,7 @@ static hr_redis_counts *counts_of(const part *p) {
     return p->op->reads->config.counts;
 }
 
-/* --- parts ------------------------------------------------------------------------------------------------
- */
+/* --- parts ---------------------------------------------------------------------------------------------- */
 
 /* A part of the op, empty, with room for n records; NULL when out of memory. */
 static part *part_take(op *o, hr_redis_node *node, size_t n) {
@@ -79,8 +78,7 @@ static void part_free(part *p) {
     hr_redis__op_settle(o);
 }
 
-/* --- answers ----------------------------------------------------------------------------------------------
- */
+/* --- answers -------------------------------------------------------------------------------------------- */
 
 static bool texts_are_records(const part *p) {
     return p->op->reads->layout->max_records > 1;
@@ -96,8 +94,10 @@ static void on_text(const hr_redis_command *command, size_t index, const hr_redi
     if (o->states[record] & ANSWERED) return; /* by another part */
     const hr_fetch_slot slot = hr_fetch__slot(o->fetch, record);
     if (o->reads->layout->text(&p->filling, o->fetch->arena, slot.record, each ? 0 : index,
-                               (size_t)command->n_elements, piece))
+                               (size_t)command->n_elements, piece)) {
+        if (piece->offset + piece->nbytes == piece->total) slot.record->cover = p->cover;
         return;
+    }
     o->states[record] |= NO_ROOM;
     hr_fetch__fail(o->fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
 }
@@ -114,7 +114,7 @@ static void record_answered(part *p, uint32_t record, bool wrong_type) {
         hr_redis_count(&counts_of(p)->expired, o->reads->layout->whole(&p->filling, o->fetch, &of));
     of.record->invalid = wrong_type;
     of.record->answered = true;
-    of.record->cover = p->cover;
+    if (of.record->kind != HR_RECORD_PACKED) of.record->cover = p->cover; /* that came with its text */
 }
 
 static void ask_again(part *p, size_t first, size_t n, uint8_t how) {
@@ -176,14 +176,26 @@ static void take_refusal(part *p, size_t first, size_t n, const char *reason) {
     }
 }
 
+/* What has come whole has been answered all the same. */
+static void take_loss(part *p, size_t first, size_t n) {
+    op *o = p->op;
+    p->faulty = true;
+    for (size_t i = first; i < first + n; i++) {
+        const uint32_t record = p->records[i];
+        if (o->fetch != NULL && hr_fetch__slot(o->fetch, record).record->kind == HR_RECORD_PACKED)
+            record_answered(p, record, false);
+        else
+            ask_again(p, i, 1, ROUTED);
+    }
+}
+
 static void on_finish(const hr_redis_command *command, const hr_redis_result *result) {
     part *p = command->context;
     const size_t n = texts_are_records(p) && command->n_elements > 0 ? (size_t)command->n_elements : 1;
     if (result->outcome == HR_REDIS_REFUSED) {
         take_refusal(p, command->first, n, result->reason);
     } else if (result->outcome == HR_REDIS_LOST) {
-        p->faulty = true;
-        ask_again(p, command->first, n, ROUTED);
+        take_loss(p, command->first, n);
     } else if (p->op->fetch == NULL) {
         hr_redis_count(&counts_of(p)->late_records, n);
     } else {
@@ -201,8 +213,7 @@ static void asking_finish(const hr_redis_command *command, const hr_redis_result
     if (--p->n_commands == 0) part_over(p);
 }
 
-/* --- sending ----------------------------------------------------------------------------------------------
- */
+/* --- sending -------------------------------------------------------------------------------------------- */
 
 static hr_status send_asking(part *p) {
     static const hr_redis_command_i asking_i = {.text = NULL, .finish = asking_finish};
@@ -313,8 +324,7 @@ static void part_submit(part *p) {
     part_over(p);
 }
 
-/* --- routing ----------------------------------------------------------------------------------------------
- */
+/* --- routing -------------------------------------------------------------------------------------------- */
 
 enum { NO_SLOT = 0xFFFF };
 
@@ -400,8 +410,7 @@ void hr_redis__route(op *o, const uint32_t *records, size_t n) {
     route_by(o, records, n, &by);
 }
 
-/* --- asking again ------------------------------------------------------------------------------------------
- */
+/* --- asking again --------------------------------------------------------------------------------------- */
 
 /* The part's records that are to be asked for again in this way, into reads->again; those that were asked for
  * too often stay unanswered. */
@@ -463,8 +472,7 @@ static void part_over(part *p) {
     part_free(p);
 }
 
-/* --- time --------------------------------------------------------------------------------------------------
- */
+/* --- time ----------------------------------------------------------------------------------------------- */
 
 static void hedge(part *p) {
     op *o = p->op;

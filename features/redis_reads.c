@@ -11,8 +11,7 @@
 #include "base/clock.h"
 #include "features/redis_reads_internal.h"
 
-/* --- the end of a fetch -----------------------------------------------------------------------------------
- */
+/* --- the end of a fetch --------------------------------------------------------------------------------- */
 
 static void fetch_fail(hr_fetch *fetch, hr_status code, const char *label, const char *reason) {
     if (fetch->error.code == HR_OK) hr_error_set(&fetch->error, code, "%s: %s", label, reason);
@@ -27,9 +26,11 @@ static void fetch_done(hr_redis_reads *reads, hr_fetch *fetch) {
     fetch->done(fetch);
 }
 
-/* The one place where a fetch that became an op is done. */
+/* The one place where a fetch that became an op is done. Without an error all its records are answered. */
 static void op_done(op *o) {
     hr_fetch *fetch = o->fetch;
+    if (o->n_left > 0)
+        hr_redis__fail(o, HR_INTERNAL, o->reads->config.name, "some records were not answered");
     o->fetch = NULL;
     for (part *p = o->parts; p != NULL; p = p->next_of_op) p->filling = (hr_redis_filling){.text = NULL};
     uv_timer_stop(&o->timer);
@@ -59,8 +60,7 @@ static void on_timeout(uv_timer_t *timer) {
     hr_redis__op_settle(o);
 }
 
-/* --- its start --------------------------------------------------------------------------------------------
- */
+/* --- its start ------------------------------------------------------------------------------------------ */
 
 static bool reserve_states(op *o, size_t n) {
     if (n > o->states_capacity) {
@@ -200,8 +200,7 @@ void hr_redis_reads_start(hr_redis_reads *reads, hr_fetch *fetch) {
         fetch_done(reads, fetch);
 }
 
-/* --- opening and closing ----------------------------------------------------------------------------------
- */
+/* --- opening and closing -------------------------------------------------------------------------------- */
 
 hr_redis_reads *hr_redis_reads_create(const hr_redis_reads_config *config) {
     hr_redis_reads *reads = calloc(1, sizeof *reads);

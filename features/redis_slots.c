@@ -51,8 +51,7 @@ uint16_t hr_redis_key_slot(const char *head, size_t head_nbytes, const char *tai
     return crc % HR_REDIS_N_SLOTS;
 }
 
-/* --- the map ---------------------------------------------------------------------------------------------
- */
+/* --- the map -------------------------------------------------------------------------------------------- */
 
 static hr_status expected(hr_error *err, const char *what, const hr_redis_value *found) {
     static const char *const kinds[] = {"nil", "a text", "a status", "an error", "an integer", "an array"};
@@ -119,8 +118,7 @@ static hr_status check_room(const hr_redis_map *map, hr_error *err) {
                         HR_REDIS_MAX_SHARDS);
 }
 
-/* --- CLUSTER SHARDS ---------------------------------------------------------------------------------------
- */
+/* --- CLUSTER SHARDS ------------------------------------------------------------------------------------- */
 
 typedef struct shard_node {
     hr_address address;
@@ -199,8 +197,7 @@ hr_status hr_redis_map_read_shards(const hr_redis_value *answer, const char *ask
     return status;
 }
 
-/* --- CLUSTER SLOTS ----------------------------------------------------------------------------------------
- */
+/* --- CLUSTER SLOTS -------------------------------------------------------------------------------------- */
 
 static bool same_address(const hr_address *a, const hr_address *b) {
     return a->port == b->port && strcmp(a->host, b->host) == 0;
@@ -254,8 +251,7 @@ hr_status hr_redis_map_read_slots(const hr_redis_value *answer, const char *aske
     return status;
 }
 
-/* --- errors of nodes -------------------------------------------------------------------------------------
- */
+/* --- errors of nodes ------------------------------------------------------------------------------------ */
 
 static bool begins(const char *text, const char *word) {
     return strncmp(text, word, strlen(word)) == 0;

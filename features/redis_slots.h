@@ -18,8 +18,7 @@ enum { HR_REDIS_N_SLOTS = 16384, HR_REDIS_MAX_SHARDS = 1024, HR_REDIS_NO_SHARD =
  * between its first '{' and the '}' after it, where that is not empty. */
 uint16_t hr_redis_key_slot(const char *head, size_t head_nbytes, const char *tail, size_t tail_nbytes);
 
-/* --- the map ---------------------------------------------------------------------------------------------
- */
+/* --- the map -------------------------------------------------------------------------------------------- */
 
 /* Those who serve a range of slots: nodes[0] is the master, the others its replicas. Arena. */
 typedef struct hr_redis_shard {
@@ -41,8 +40,7 @@ hr_status hr_redis_map_read_shards(const hr_redis_value *answer, const char *ask
 hr_status hr_redis_map_read_slots(const hr_redis_value *answer, const char *asked_host, hr_arena *arena,
                                   hr_redis_map *map, hr_error *err);
 
-/* --- errors of nodes -------------------------------------------------------------------------------------
- */
+/* --- errors of nodes ------------------------------------------------------------------------------------ */
 
 typedef enum hr_redis_refusal_kind {
     HR_REDIS_MOVED,        /* another node serves the slot: address */

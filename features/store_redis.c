@@ -87,8 +87,7 @@ static bool redis_count(const void *context, hr_store_counts *counts) {
     return true;
 }
 
-/* --- opening and closing ----------------------------------------------------------------------------------
- */
+/* --- opening and closing -------------------------------------------------------------------------------- */
 
 /* Every fetch is done; with its last handle the loop ends. */
 static void shut_down(redis_store *store) {

@@ -218,8 +218,7 @@ void redis_cluster_restart(redis_cluster *cluster, int node) {
     wait_until(all_is_well, cluster, NULL, "well-being");
 }
 
-/* --- moving slots -----------------------------------------------------------------------------------------
- */
+/* --- moving slots --------------------------------------------------------------------------------------- */
 
 static void node_id(const redis_cluster *cluster, int node, char id[64]) {
     redisReply *reply = redis_server_ask(&cluster->nodes[node], "CLUSTER MYID");

@@ -176,8 +176,7 @@ static void a_server_that_cannot_track_says_why(void **state) {
     redis_server_kill(&server);
 }
 
-/* --- answers that Redis never gives, from a socket that plays a script -----------------------------------
- */
+/* --- answers that Redis never gives, from a socket that plays a script ---------------------------------- */
 
 typedef struct script_server {
     int listener;

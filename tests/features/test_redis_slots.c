@@ -44,8 +44,7 @@ static void keys_are_in_the_slots_that_redis_puts_them_in(void **state) {
     }
 }
 
-/* --- maps -------------------------------------------------------------------------------------------------
- */
+/* --- maps ----------------------------------------------------------------------------------------------- */
 
 typedef struct parsed {
     hr_arena *arena;
@@ -138,27 +137,26 @@ static void expect_node(const parsed *p, size_t shard, size_t node, const char *
 
 static void shards_are_read_with_their_masters_first(void **state) {
     (void)state;
-    parsed p =
-        parse(
-            "[['slots' [0 99 200 299] 'nodes' [" NODE("7003", "'10.0.0.2'", "replica", "online") " " NODE(
-                "7000", "'10.0.0.1'", "master",
-                "online") " " NODE("7009", "'h'", "replica",
-                                   "loading") "]]"
-                                              " ['slots' [100 199] 'nodes' [" NODE("7001", "'10.0.0.3'", "master", "fail") " " NODE(
-                                                  "7002", "'10.0.0.4'", "master",
-                                                  "online") "]]"
-                                                            " ['slots' [] 'nodes' [" NODE(
-                                                                "7004", "'10.0.0.5'", "master",
-                                                                "online") "]]"
-                                                                          " ['slots' [300 16383] 'nodes' "
-                                                                          "[" NODE("7005", "~", "master", "online") " " NODE(
-                                                                              "7006", "'?'", "replica",
-                                                                              "online") " " NODE("7007", "''",
-                                                                                                 "replica",
-                                                                                                 "online") "]"
-                                                                                                           "]"
-                                                                                                           "]",
-            false);
+    parsed p = parse(
+        "[['slots' [0 99 200 299] 'nodes' [" NODE("7003", "'10.0.0.2'", "replica", "online") " " NODE(
+            "7000", "'10.0.0.1'", "master",
+            "online") " " NODE("7009", "'h'", "replica",
+                               "loading") "]]"
+                                          " ['slots' [100 199] 'nodes' [" NODE("7001", "'10.0.0.3'", "master", "fail") " " NODE(
+                                              "7002", "'10.0.0.4'", "master",
+                                              "online") "]]"
+                                                        " ['slots' [] 'nodes' [" NODE(
+                                                            "7004", "'10.0.0.5'", "master",
+                                                            "online") "]]"
+                                                                      " ['slots' [300 16383] 'nodes' "
+                                                                      "[" NODE("7005", "~", "master", "online") " " NODE(
+                                                                          "7006", "'?'", "replica",
+                                                                          "online") " " NODE("7007", "''",
+                                                                                             "replica",
+                                                                                             "online") "]"
+                                                                                                       "]"
+                                                                                                       "]",
+        false);
     assert_string_equal(p.err.message, "");
     assert_int_equal(p.map.n_shards, 3);
     assert_int_equal(p.map.shards[0].n_nodes, 2);
@@ -261,8 +259,7 @@ static void more_shards_than_there_may_be_are_refused(void **state) {
     hr_arena_destroy(p.arena);
 }
 
-/* --- refusals ---------------------------------------------------------------------------------------------
- */
+/* --- refusals ------------------------------------------------------------------------------------------- */
 
 static void errors_of_a_cluster_are_told_apart(void **state) {
     (void)state;

@@ -65,8 +65,7 @@ static void wait_until_found(hr_store *store) {
     }
 }
 
-/* --- what is there ---------------------------------------------------------------------------------------
- */
+/* --- what is there -------------------------------------------------------------------------------------- */
 
 static redis_server shared; /* for the tests that leave the server as it is */
 
@@ -359,8 +358,7 @@ static void a_server_that_does_not_know_auth_does_not_make_the_password_known(vo
     redis_server_kill(&server);
 }
 
-/* --- what happens to servers ------------------------------------------------------------------------------
- */
+/* --- what happens to servers ---------------------------------------------------------------------------- */
 
 static void no_server_fails_a_fetch_at_once_and_names_itself(void **state) {
     (void)state;
@@ -562,8 +560,7 @@ static void a_refusal_is_an_error_with_its_text(void **state) {
     redis_server_kill(&server);
 }
 
-/* --- many threads ------------------------------------------------------------------------------------------
- */
+/* --- many threads --------------------------------------------------------------------------------------- */
 
 enum { N_THREADS = 4, FETCHES_PER_THREAD = 300, ITEMS_PER_FETCH = 50 };
 

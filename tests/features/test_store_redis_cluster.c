@@ -108,8 +108,7 @@ static hr_store_counts counts_of(const hr_store *store) {
     return counts;
 }
 
-/* --- all is well ------------------------------------------------------------------------------------------
- */
+/* --- all is well ---------------------------------------------------------------------------------------- */
 
 static void records_are_found_on_whichever_node_they_are(void **state) {
     (void)state;
@@ -208,8 +207,7 @@ static void where_there_is_no_cluster_that_is_said_at_once(void **state) {
     }
 }
 
-/* --- slots that move --------------------------------------------------------------------------------------
- */
+/* --- slots that move ------------------------------------------------------------------------------------ */
 
 /* A master other than this one. */
 static int another_master(int than) {
@@ -345,8 +343,7 @@ static void slots_that_move_under_load_fail_no_fetch(void **state) {
     hr_store_close(store);
 }
 
-/* --- nodes that fail --------------------------------------------------------------------------------------
- */
+/* --- nodes that fail ------------------------------------------------------------------------------------ */
 
 static void a_failover_degrades_answers_and_ends_within_two_seconds_of_the_election(void **state) {
     (void)state;
@@ -427,8 +424,7 @@ static void a_slow_node_is_hedged_by_its_replica(void **state) {
     hr_store_close(store);
 }
 
-/* --- behind the record cache ------------------------------------------------------------------------------
- */
+/* --- behind the record cache ---------------------------------------------------------------------------- */
 
 static hr_schema *make_schema(void) {
     json_t *tables = json_object();

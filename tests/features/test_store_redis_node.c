@@ -246,8 +246,7 @@ static void little_is_under_way_and_nothing_is_sent_too_late(void **state) {
     redis_server_kill(&server);
 }
 
-/* --- connections that are lost ----------------------------------------------------------------------------
- */
+/* --- connections that are lost -------------------------------------------------------------------------- */
 
 typedef struct load {
     hr_store *store;
