@@ -5,6 +5,4 @@ if [ -x service/homerank ]; then export HOMERANK_BIN=$PWD/service/homerank; fi
 # By discovery: a script's folder would be the one its symbolic link leads to, and a file that skips
 # itself as a whole (what it needs is not installed) is counted as skipped.
 export PYTHONPATH=$PWD/tests/e2e:$PWD/tests/evaluation:$PWD/tests/training
-# What a test forks runs another program at once; gRPC's own preparations for a fork may wait for ever.
-export GRPC_ENABLE_FORK_SUPPORT=0
 exec /usr/bin/python3 -B -m unittest discover -v -s "$(dirname "$1")" -p "$(basename "$1")"

@@ -44,7 +44,7 @@ static void run_writer(int orders, int done) {
     MDB_env *env;
     MDB_dbi dbi;
     uint32_t number;
-    if (mdb_env_create(&env) != 0 || mdb_env_set_mapsize(env, 16 << 20) != 0 ||
+    if (mdb_env_create(&env) != 0 || mdb_env_set_mapsize(env, (size_t)1 << 30) != 0 ||
         mdb_env_open(env, path, MDB_NOSYNC, 0666) != 0)
         _exit(1);
     while (read(orders, &number, sizeof number) == sizeof number) {
