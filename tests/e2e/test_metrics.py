@@ -96,15 +96,14 @@ class Metrics(harness.Case):
                 self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
 
     def ask_a_stopped_store(self, server, redis):
-        """Four calls wait for the store, the most that may: two are cancelled, one expires, one is answered in the end.
-        Two more are refused."""
+        """Four calls wait for the store, the most that may: three are cancelled, one is answered in the end. Two more are
+        refused."""
         redis.process.send_signal(harness.signal.SIGSTOP)
         with server.channel() as channel:
             call = channel.unary_unary(RANK, request_serializer=pb.RankRequest.SerializeToString,
                                        response_deserializer=pb.RankResponse.FromString)
-            cancelled = [call.future(self.request()) for _ in range(2)]
+            cancelled = [call.future(self.request()) for _ in range(3)]
             answered = call.future(self.request())
-            expired = call.future(self.request(), timeout=0.5)
             self.wait_for(4, "homerank_server_open_requests")
             for _ in range(2):
                 with self.assertRaises(grpc.RpcError) as caught:
@@ -112,7 +111,6 @@ class Metrics(harness.Case):
                 self.assertEqual(caught.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
             for future in cancelled:
                 future.cancel()
-            self.assertEqual(expired.exception().code(), grpc.StatusCode.DEADLINE_EXCEEDED)
             # A round trip behind them on their connection: the one poller has seen them end.
             check = channel.unary_unary("/grpc.health.v1.Health/Check",
                                         request_serializer=health_pb.HealthCheckRequest.SerializeToString,
@@ -151,10 +149,8 @@ class Metrics(harness.Case):
 
         with self.subTest("the server's counts"):
             self.assertEqual(scrape.sum("homerank_server_accepted_total"), 13 + 3 + 2 + 3 + 2)
-            # The expired one may hear of its deadline from the server, or have given up just before.
-            cancelled = scrape.sum("homerank_server_cancelled_total")
-            self.assertIn(cancelled, (2, 3))
-            self.assertEqual(scrape.sum("homerank_server_answered_total"), 13 + 2 + 3 + 2 + (3 - cancelled))
+            self.assertEqual(scrape.sum("homerank_server_cancelled_total"), 3)
+            self.assertEqual(scrape.sum("homerank_server_answered_total"), 13 + 2 + 3 + 2)
             self.assertEqual(scrape.sum("homerank_server_refused_total", code="INVALID_ARGUMENT"), 4)
             self.assertEqual(scrape.sum("homerank_server_refused_total"), 4)
         with self.subTest("the requests by status"):
@@ -163,7 +159,7 @@ class Metrics(harness.Case):
             self.assertEqual(count(code="NOT_FOUND", model=""), 3)
             self.assertEqual(count(code="INVALID_ARGUMENT"), 2)
             self.assertEqual(count(code="RESOURCE_EXHAUSTED", model="home2"), 2)
-            self.assertEqual(count(code="CANCELLED") + count(code="DEADLINE_EXCEEDED"), 3)
+            self.assertEqual(count(code="CANCELLED"), 3)
             self.assertEqual(count(), scrape.sum("homerank_server_accepted_total"))
         with self.subTest("the refusals by reason"):
             refused = lambda **labels: scrape.sum("homerank_requests_refused_total", **labels)
@@ -177,7 +173,6 @@ class Metrics(harness.Case):
             self.assertGreaterEqual(scrape.sum("homerank_batch_calls_sum"), 13)  # a request may be split
             stages = sum(scrape.sum("homerank_request_%s_seconds_sum" % s) for s in ("features", "encode", "model"))
             self.assertLess(stages, scrape.sum("homerank_request_duration_seconds_sum"))
-            self.assertGreater(scrape.sum("homerank_request_duration_seconds_sum"), 0.4)  # one waited so long
         with self.subTest("the features"):
             self.assertEqual(scrape.sum("homerank_records_missing_total", entity="user"), 3)
             self.assertEqual(scrape.sum("homerank_records_missing_total", entity="item"), 30)
