@@ -24,7 +24,7 @@ typedef struct workload {
 
 #define EXPERIMENT(rest)                                                                                     \
     "{\"key\": \"exp-%d\", \"seed\": \"exp-%d\", " rest ", \"variations\": [%s, %s], \"weights\": [0.5, "    \
-                                                        "0.5]}"
+    "0.5]}"
 #define CONDITION(age)                                                                                       \
     "\"condition\": {\"country\": {\"$in\": [\"de\", \"fr\", \"it\"]}, \"age\": {\"$gte\": " age "}}"
 

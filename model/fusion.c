@@ -153,7 +153,7 @@ hr_status hr_fusion_create(const json_t *value, const hr_task *tasks, uint32_t n
     *fusion = NULL;
     hr_fusion_spec *spec;
     hr_status status = hr_fusion_spec_create(value, &spec, err);
-    if (status != HR_OK) return status;
+    if (spec == NULL) return status;
     hr_fusion *created = calloc(1, fusion_nbytes(n_tasks));
     status = created == NULL ? hr_error_set(err, HR_OUT_OF_MEMORY, "fusion: out of memory")
                              : bind(spec, tasks, n_tasks, created, err);

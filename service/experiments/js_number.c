@@ -39,7 +39,7 @@ size_t hr_js_number_text(double number, char text[HR_JS_NUMBER_SIZE]) {
     if (isnan(number)) return (size_t)sprintf(text, "NaN");
     if (number == 0) return (size_t)sprintf(text, "0");
     if (isinf(number)) return (size_t)sprintf(text, number < 0 ? "-Infinity" : "Infinity");
-    char digits[20], *out = text;
+    char digits[20] = "", *out = text;
     double magnitude = fabs(number);
     if (number < 0) *out++ = '-';
     if (magnitude < 1e15 && magnitude == floor(magnitude)) { /* most ids */

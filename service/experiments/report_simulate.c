@@ -15,6 +15,7 @@ typedef struct simulation {
     uint64_t n_users;
     double **counts; /* (n_keys)[n_variations + 1] owned; the last: users that are not in it */
     const hr_experiment **experiments; /* (n_keys) of each key the first */
+    size_t n_rows;                     /* variations of those */
 } simulation;
 
 static void clear(simulation *s) {
@@ -32,6 +33,7 @@ static hr_status prepare(simulation *s, hr_error *err) {
         const hr_experiment *x = program->experiments[i];
         if (s->experiments[x->key_index] != NULL) continue;
         s->experiments[x->key_index] = x;
+        s->n_rows += x->n_variations;
         s->counts[x->key_index] = calloc(x->n_variations + 1, sizeof **s->counts);
         failed = s->counts[x->key_index] == NULL;
     }
@@ -120,10 +122,8 @@ static bool add_experiment(hr_text_table *table, const simulation *s, uint32_t k
 static hr_status print(const simulation *s, FILE *out, hr_error *err) {
     static const char *const titles[N_COLUMNS] = {"experiment", "variation", "users",
                                                   "share",      "expected",  "p-value"};
-    size_t n_rows = 0;
-    for (uint32_t k = 0; k < s->program->n_keys; k++) n_rows += s->experiments[k]->n_variations;
     hr_arena *arena = hr_arena_create(TABLE_NBYTES);
-    hr_text_table *table = arena == NULL ? NULL : hr_text_table_create(arena, N_COLUMNS, n_rows);
+    hr_text_table *table = arena == NULL ? NULL : hr_text_table_create(arena, N_COLUMNS, s->n_rows);
     bool ok = table != NULL;
     for (size_t c = 0; ok && c < N_COLUMNS; c++) hr_text_table_column(table, titles[c], c >= 2);
     for (uint32_t k = 0; ok && k < s->program->n_keys; k++) ok = add_experiment(table, s, k);

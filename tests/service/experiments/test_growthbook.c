@@ -110,7 +110,7 @@ static void check_bucket_range(void **state) {
 
 static void check_choose_variation(void **state) {
     const json_t *c = *state;
-    hr_range ranges[64];
+    hr_range ranges[64] = {{0}};
     size_t n = ranges_of(json_array_get(c, 2), ranges);
     assert_int_equal(hr_choose_variation(number_at(c, 1), ranges, n), (int)number_at(c, 3));
 }
