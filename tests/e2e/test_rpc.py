@@ -150,7 +150,7 @@ class Rpc(harness.Case):
         self.assertEqual(server.terminate(), 0)
 
     def test_a_reader_that_stops_reading_does_not_stop_the_others(self):
-        server = self.serve()
+        server = self.serve("--max-queue-ms", "60000")  # a stream may have much ahead of them
         with server.connect() as lazy, server.connect() as client:
             answers = lazy.rank_stream(self.request(1000) for _ in range(300))
             next(answers)
