@@ -19,8 +19,7 @@ static unsigned bucket_of(uint64_t value) {
     return shift * HALF + (unsigned)(value >> shift);
 }
 
-/* The largest value that falls into a bucket. */
-static uint64_t bucket_top(unsigned bucket) {
+uint64_t hr_histogram_bucket_top(unsigned bucket) {
     if (bucket < 2 * HALF) return bucket;
     unsigned shift = bucket / HALF - 1;
     uint64_t lowest = (uint64_t)(bucket - shift * HALF) << shift;
@@ -64,7 +63,7 @@ uint64_t hr_histogram_quantile(const hr_histogram *histogram, double q) {
     for (unsigned i = 0; i < HR_HISTOGRAM_BUCKETS; i++) {
         seen += histogram->counts[i];
         if (seen < rank) continue;
-        uint64_t top = bucket_top(i);
+        uint64_t top = hr_histogram_bucket_top(i);
         return top < histogram->max ? top : histogram->max;
     }
     return histogram->max;

@@ -20,6 +20,9 @@ void hr_histogram_reset(hr_histogram *histogram);
 void hr_histogram_record(hr_histogram *histogram, uint64_t value);
 void hr_histogram_merge(hr_histogram *into, const hr_histogram *from);
 
+/* The largest value that counts[bucket] counts. */
+uint64_t hr_histogram_bucket_top(unsigned bucket);
+
 /* The value at quantile q in [0, 1], within 1/64 above the true one and never above max; 0 where empty. */
 uint64_t hr_histogram_quantile(const hr_histogram *histogram, double q);
 

@@ -180,7 +180,7 @@ def main():
     with serving.scratch() as made:
         rounds, worst, why = run_rounds(args, Path(made))
     names = list(rounds[0])
-    m = {name: serving.medians([{k: v for k, v in r[name].items() if k != "at"} for r in rounds]) for name in names}
+    m = {name: serving.medians([r[name] for r in rounds]) for name in names}
     rows = [[name, *[f"{m[name][k]:,.1f}" if k in m[name] else "" for k in
                      ("calls/s", "p50", "p99", "alone features", "alone model", "alone total")]] for name in names]
     share = {n: m[n]["alone model"] / m[n]["alone total"] for n in ("Python", "ours")}

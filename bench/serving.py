@@ -196,8 +196,20 @@ def load_with_cpu(args, server, **flags):
 
 
 def medians(rounds):
-    """{name: median} of a list of {name: value}."""
-    return {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
+    """{name: median} of a list of {name: value}; what is no number is left out."""
+    return {name: statistics.median(r[name] for r in rounds) for name, value in rounds[0].items()
+            if isinstance(value, (int, float))}
+
+
+def pooled(buckets, q):
+    """The quantile of several runs' latencies together, ms, from the lists of their buckets."""
+    ordered = sorted(bucket for run_buckets in buckets for bucket in run_buckets)
+    rank, seen = q * sum(n for _, n in ordered), 0
+    for top_us, n in ordered:
+        seen += n
+        if seen >= rank:
+            return top_us / 1e3
+    return 0.0
 
 
 def spread(values):

@@ -192,6 +192,19 @@ static json_t *histogram_json(const hr_histogram *histogram) {
     return value;
 }
 
+/* [[largest value, how many], ...] of what was seen, so that several runs can be read as one. */
+static json_t *buckets_json(const hr_histogram *histogram) {
+    json_t *buckets = json_array();
+    for (unsigned b = 0; b < HR_HISTOGRAM_BUCKETS; b++) {
+        if (histogram->counts[b] == 0) continue;
+        json_t *bucket = json_array();
+        json_array_append_new(bucket, json_real((double)hr_histogram_bucket_top(b) / 1e3));
+        json_array_append_new(bucket, json_integer((json_int_t)histogram->counts[b]));
+        json_array_append_new(buckets, bucket);
+    }
+    return buckets;
+}
+
 static json_t *counts_json(const hr_load_counts *counts) {
     json_t *value = json_object();
     json_object_set_new(value, "sent", json_integer((json_int_t)hr_load_counts_sent(counts)));
@@ -204,6 +217,7 @@ static json_t *counts_json(const hr_load_counts *counts) {
 
 static json_t *phase_json(const hr_load_phase *phase, const hr_load_phase_stats *stats) {
     json_t *value = counts_json(&stats->counts), *statuses = json_object(), *server = json_object();
+    json_t *latency = histogram_json(&stats->answered);
     const double seconds = seconds_of(phase);
     json_object_set_new(value, "rate", json_real(phase->rate));
     json_object_set_new(value, "seconds", json_real(seconds));
@@ -215,7 +229,8 @@ static json_t *phase_json(const hr_load_phase *phase, const hr_load_phase_stats 
             json_object_set_new(statuses, hr_load_status_name(code),
                                 json_integer((json_int_t)stats->by_status[code]));
     json_object_set_new(value, "statuses", statuses);
-    json_object_set_new(value, "latency_us", histogram_json(&stats->answered));
+    json_object_set_new(latency, "buckets", buckets_json(&stats->answered));
+    json_object_set_new(value, "latency_us", latency);
     json_object_set_new(value, "refusal_us", histogram_json(&stats->refused));
     json_object_set_new(value, "lag_us", histogram_json(&stats->lag));
     for (int s = 0; s < HR_LOAD_STAGES; s++)

@@ -89,12 +89,29 @@ static void merging_equals_recording_everything_in_one(void **state) {
     assert_memory_equal(&even, &all, sizeof all);
 }
 
+static void a_value_counts_in_the_bucket_whose_top_is_next_above_it(void **state) {
+    (void)state;
+    static hr_histogram histogram;
+    uint64_t random = 3;
+    for (unsigned b = 1; b < HR_HISTOGRAM_BUCKETS; b++)
+        assert_true(hr_histogram_bucket_top(b) > hr_histogram_bucket_top(b - 1));
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t value = draw(&random) >> (i % 64);
+        hr_histogram_reset(&histogram);
+        hr_histogram_record(&histogram, value);
+        unsigned b = 0;
+        while (hr_histogram_bucket_top(b) < value) b++;
+        if (histogram.counts[b] != 1) fail_msg("%llu is not in bucket %u", (unsigned long long)value, b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quantiles_are_within_a_64th_above_those_of_the_sorted_values),
         cmocka_unit_test(the_extremes_of_the_range_have_a_bucket),
         cmocka_unit_test(an_empty_one_answers_zero_and_odd_quantiles_are_clamped),
         cmocka_unit_test(merging_equals_recording_everything_in_one),
+        cmocka_unit_test(a_value_counts_in_the_bucket_whose_top_is_next_above_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
