@@ -98,7 +98,7 @@ static bool run_peer(workload *w) {
     p.argv = calloc(1 + w->per_request, sizeof *p.argv);
     p.lengths = calloc(1 + w->per_request, sizeof *p.lengths);
     p.keys = calloc(w->per_request, sizeof *p.keys);
-    uint64_t begun_ns[MAX_IN_FLIGHT];
+    uint64_t begun_ns[MAX_IN_FLIGHT] = {0};
     bool ok = p.redis != NULL && p.redis->err == 0 && p.argv != NULL && p.lengths != NULL && p.keys != NULL;
     size_t n_sent = 0, n_read = 0;
     while (ok && (n_read < n_sent || hr_clock_ns() < w->end_ns)) {
@@ -216,7 +216,8 @@ int main(int argc, char **argv) {
     w->random = 88172645463325252u;
     const uint64_t begun_ns = hr_clock_ns();
     w->end_ns = begun_ns + (uint64_t)(strtod(argv[6], NULL) * 1e9);
-    bool ok = w->in_flight <= MAX_IN_FLIGHT && (strcmp(argv[1], "ours") == 0 ? run_ours(w) : run_peer(w));
+    bool ok = w->in_flight > 0 && w->in_flight <= MAX_IN_FLIGHT && w->n_items > 0 &&
+              (strcmp(argv[1], "ours") == 0 ? run_ours(w) : run_peer(w));
     const double seconds = (double)(hr_clock_ns() - begun_ns) / (double)second_ns;
     if (ok)
         printf("{\"records_per_s\": %.0f, \"p50_us\": %" PRIu64 ", \"p99_us\": %" PRIu64

@@ -156,8 +156,10 @@ void redis_server_do(const redis_server *server, const char *format, ...) {
 uint64_t redis_server_number(const redis_server *server, const char *name) {
     redisContext *c = connect_to(server);
     redisReply *reply = c == NULL ? NULL : redisCommand(c, "INFO everything");
-    assert_non_null(reply);
-    assert_int_equal(reply->type, REDIS_REPLY_STRING);
+    if (reply == NULL || reply->type != REDIS_REPLY_STRING) {
+        fail_msg("INFO: no answer");
+        return 0;
+    }
     const char *at = strstr(reply->str, name);
     uint64_t number = at == NULL ? 0 : strtoull(at + strlen(name) + 1, NULL, 10);
     freeReplyObject(reply);

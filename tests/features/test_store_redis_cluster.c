@@ -504,10 +504,10 @@ static void cached_records_change_with_their_keys_wherever_these_go(void **state
     hr_store *store = open_store("", &options);
     bool was_cached;
     assert_int_equal(cached_number(store, schema, "moving", &was_cached), -1);
-    double changed_ms = ms_to_see(store, schema, "moving", 1);
+    ms_to_see(store, schema, "moving", 1);
     wait_until_cached(store, schema, "moving", 1);
     wait_until_cached(store, schema, "nothing", -1);
-    changed_ms = ms_to_see(store, schema, "moving", 2);
+    double changed_ms = ms_to_see(store, schema, "moving", 2);
     wait_until_cached(store, schema, "moving", 2);
     move_slot("moving", false);
     double moved_ms = ms_to_see(store, schema, "moving", 3);

@@ -29,14 +29,20 @@ static void require(bool held) {
     if (!held) abort();
 }
 
+static void mix_number(pass *p, uint64_t n) {
+    p->hash = (p->hash ^ n) * 0x100000001b3;
+}
+
 static void mix(pass *p, const void *bytes, size_t nbytes) {
-    for (size_t i = 0; i < nbytes; i++) p->hash = (p->hash ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3;
+    for (size_t i = 0; i < nbytes; i++) mix_number(p, ((const uint8_t *)bytes)[i]);
 }
 
 static void mix_event(pass *p, char event, hr_redis_place place, uint64_t value) {
-    const uint64_t words[] = {(uint64_t)event, place.depth, place.index, value};
     require(place.depth <= HR_REDIS_MAX_DEPTH);
-    mix(p, words, sizeof words);
+    mix_number(p, (uint8_t)event);
+    mix_number(p, place.depth);
+    mix_number(p, place.index);
+    mix_number(p, value);
 }
 
 static bool on_array(void *context, hr_redis_place place, size_t n_elements) {
