@@ -2,7 +2,7 @@
 
     triton_load.py PORT D ROWS SECONDS (--in-flight N | --rate R) [--seed S]
 
-Two seconds of warm-up. Open loop: the very arrivals of `homerank load` (queue_sim.py), from a thread that waits for no
+A second of warm-up. Open loop: the very arrivals of `homerank load` (queue_sim.py), from a thread that waits for no
 answer; latencies count from the time at which a call was to be sent.
 """
 
@@ -19,7 +19,7 @@ import tritonclient.grpc as triton
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import queue_sim  # pylint: disable=wrong-import-position
 
-N_SETS, WARM_S = 4, 2
+N_SETS, WARM_S = 4, 1
 
 
 class Load:
