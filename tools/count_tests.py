@@ -59,18 +59,24 @@ def count_target(results):
 
 
 def read_events(path):
-    """{label: [(status, log)]} of the tests, and the labels of targets that were not built."""
-    results, broken = {}, set()
+    """{label: [(status, log)]} of the tests, and the labels of targets that were not built.
+
+    Of a test that was tried again its last attempt counts.
+    """
+    last, results, broken = {}, {}, set()
     with open(path, encoding="utf-8") as events:
         for line in events:
             event = json.loads(line)
             identity = event.get("id", {})
             if "testResult" in identity and "testResult" in event:
-                result = event["testResult"]
-                results.setdefault(identity["testResult"]["label"], []).append(
-                    (result.get("status", "NO_STATUS"), read_log(result.get("testActionOutput", []))))
+                result, test = event["testResult"], identity["testResult"]
+                key, attempt = (test["label"], test.get("run", 0), test.get("shard", 0)), test.get("attempt", 0)
+                if attempt >= last.get(key, (0,))[0]:
+                    last[key] = attempt, result.get("status", "NO_STATUS"), result.get("testActionOutput", [])
             elif "targetCompleted" in identity and not event.get("completed", {}).get("success", False):
                 broken.add(identity["targetCompleted"]["label"])
+    for (label, _, _), (_, status, outputs) in last.items():
+        results.setdefault(label, []).append((status, read_log(outputs)))
     return results, broken - set(results)
 
 
