@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 import unittest
+import urllib.request
 
 HOMERANK = os.path.abspath(os.environ.get("HOMERANK_BIN", "service/homerank"))
 WAIT_S = 60
@@ -218,6 +220,30 @@ class CommandLine(unittest.TestCase):
         self.assertRegex(table, r"\nsecond +sent ")
         self.assertEqual(wrong.returncode, 0)
         self.assertRegex(wrong.stdout, r'NOT_FOUND, \d+ times: .*"nobody"')
+
+    def test_a_stall_of_the_generator_shows_in_the_latencies(self):
+        server = Server("--models", self.models, "--store", self.store, "--http", "127.0.0.1:0")
+        pages = next(json.loads(line)["port"] for line in server.log if '"serving HTTP"' in line)
+
+        def accepted():
+            with urllib.request.urlopen(f"http://127.0.0.1:{pages}/metrics", timeout=WAIT_S) as page:
+                return int(re.search(r"^homerank_server_accepted_total (\d+)$", page.read().decode(), re.MULTILINE)[1])
+
+        try:
+            load = subprocess.Popen([HOMERANK, "load", "--target", server.address, "--rate", "200", "--items", "1",
+                                     "--duration-s", "2", "--warmup-s", "0", "--json"], stdout=subprocess.PIPE)
+            while accepted() == 0:
+                self.assertIsNone(load.poll())
+            load.send_signal(signal.SIGSTOP)
+            time.sleep(1)  # the stall itself: half of the calls are to be sent during it
+            load.send_signal(signal.SIGCONT)
+            (phase,) = json.loads(load.communicate(timeout=WAIT_S)[0])["phases"]
+        finally:
+            self.assertEqual(server.stop(), 0)
+        self.assertEqual(phase["answered"], phase["sent"])
+        self.assertGreater(phase["lag_us"]["p90"], 500000)
+        self.assertGreater(phase["latency_us"]["p90"], phase["lag_us"]["p90"] * 0.98)
+        self.assertLess(phase["server_us"]["total"]["p50"], 500000)
 
     def test_requests_that_are_none_are_named_by_their_line(self):
         path = os.path.join(self.folder, "bad.jsonl")
