@@ -88,13 +88,30 @@ static hr_status features_of_hash(const redisReply *reply, hr_arena *arena, feat
     return HR_OK;
 }
 
+/* The server that has the key. */
+static hr_status server_of(const hr_store_uri *uri, const char *key, hr_arena *arena,
+                           const hr_address **server, hr_error *err) {
+    hr_redis_map *map = hr_arena_alloc(arena, sizeof *map);
+    if (map == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "redis: out of memory");
+    hr_status status = hr_redis_sync_map(uri, arena, map, err);
+    if (status != HR_OK) return status;
+    *server = &map->shards[map->shard_of[hr_redis_key_slot(key, strlen(key), NULL, 0)]].nodes[0];
+    return HR_OK;
+}
+
 static hr_status get_hash(const hr_store_uri *uri, hr_entity entity, const char *id, hr_arena *arena,
                           feature_map **features, hr_error *err) {
     redisContext *redis;
-    hr_status status = hr_redis_sync_connect(uri, HR_REDIS_SYNC_PATIENCE_S, &redis, err);
+    const hr_address *server;
+    const size_t key_size = strlen(uri->prefix) + strlen(id) + 8; /* two colons, "user" or "item" */
+    char *key = hr_arena_alloc(arena, key_size);
+    if (key == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "redis: out of memory");
+    snprintf(key, key_size, "%s:%s:%s", uri->prefix, hr_entity__name(entity), id);
+    hr_status status = server_of(uri, key, arena, &server, err);
+    if (status == HR_OK) status = hr_redis_sync_connect(uri, server, HR_REDIS_SYNC_PATIENCE_S, &redis, err);
     if (status != HR_OK) return status;
     redisReply *reply = NULL;
-    if (redisAppendCommand(redis, "HGETALL %s:%s:%s", uri->prefix, hr_entity__name(entity), id) != REDIS_OK)
+    if (redisAppendCommand(redis, "HGETALL %s", key) != REDIS_OK)
         status = hr_error_set(err, HR_OUT_OF_MEMORY, "redis: %s", redis->errstr);
     if (status == HR_OK) status = hr_redis_sync_reply(redis, &reply, err);
     if (status == HR_OK && (reply->type != REDIS_REPLY_ARRAY || reply->elements % 2 != 0))
@@ -151,7 +168,7 @@ hr_status hr_features_get(const char *store, const char *entity_name, const char
             hr_error_set(err, HR_INVALID_ARGUMENT,
                          "store: layout feast keeps no names of features: expected layout packed or hash");
     if (status == HR_OK)
-        status = uri->layout == HR_LAYOUT_HASH && uri->kind == HR_STORE_REDIS
+        status = uri->layout == HR_LAYOUT_HASH /* of Redis alone */
                      ? get_hash(uri, entity, id, arena, &features, err)
                      : get_packed(uri, store, entity, id, arena, &features, err);
     if (status == HR_OK) status = print(entity, id, features, out, err);

@@ -22,7 +22,10 @@ struct hr_record_scan {
     char last[HR_LMDB_KEY_SIZE]; /* the key to go on behind */
     size_t last_nbytes;
     /* Redis */
-    redisContext *redis;
+    hr_arena *map_arena;
+    hr_redis_map *map;
+    size_t master;       /* of the map's shards, whose keys are being told */
+    redisContext *redis; /* to it */
     hr_store *store;
     char cursor[24];
 };
@@ -209,13 +212,25 @@ static hr_status take_keys(hr_record_scan *scan, const redisReply *reply, hr_are
         if (id != NULL) scanned->ids[scanned->n++] = id;
     }
     memcpy(scan->cursor, reply->element[0]->str, reply->element[0]->len + 1);
-    scanned->ended = strcmp(scan->cursor, "0") == 0;
+    if (strcmp(scan->cursor, "0") == 0) {
+        redisFree(scan->redis);
+        scan->redis = NULL;
+        scan->master++;
+    }
+    scanned->ended = scan->master == scan->map->n_shards;
     return full ? out_of_room(err) : fetch_ids(scan, arena, scanned, records, err);
 }
 
+/* One master after the other. What moves between them meanwhile may be told twice, or not at all. */
 static hr_status redis_next(hr_record_scan *scan, hr_arena *arena, hr_scanned *scanned, hr_error *err) {
     char pattern[2 * HR_STORE_PREFIX_SIZE + 8];
     redisReply *reply = NULL;
+    if (scan->redis == NULL) {
+        const hr_address *master = &scan->map->shards[scan->master].nodes[0];
+        hr_status connected =
+            hr_redis_sync_connect(scan->uri, master, HR_REDIS_SYNC_PATIENCE_S, &scan->redis, err);
+        if (connected != HR_OK) return connected;
+    }
     match_pattern(scan, pattern);
     if (redisAppendCommand(scan->redis, "SCAN %s MATCH %s COUNT %d", scan->cursor, pattern, BATCH_RECORDS) !=
         REDIS_OK)
@@ -229,20 +244,27 @@ static hr_status redis_next(hr_record_scan *scan, hr_arena *arena, hr_scanned *s
 /* --- all -------------------------------------------------------------------------------------------------
  */
 
+static hr_status open_redis(const char *text, hr_record_scan *scan, hr_error *err) {
+    enum { MAP_NBYTES = 64 << 20 };
+    hr_store_options options = hr_store_defaults;
+    options.connect_timeout_ms = options.command_timeout_ms = HR_REDIS_SYNC_PATIENCE_S * 1000;
+    scan->map_arena = hr_arena_create(MAP_NBYTES);
+    scan->map = scan->map_arena != NULL ? hr_arena_alloc(scan->map_arena, sizeof *scan->map) : NULL;
+    if (scan->map == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "scan: out of memory");
+    hr_status status = hr_redis_sync_map(scan->uri, scan->map_arena, scan->map, err);
+    return status != HR_OK ? status : hr_store_open(text, &options, &scan->store, err);
+}
+
 static hr_status open_kind(const char *text, hr_record_scan *scan, hr_error *err) {
     switch (scan->uri->kind) {
     case HR_STORE_LMDB: return hr_lmdb_env_open(scan->uri->path, HR_LMDB_READ, &scan->env, &scan->dbi, err);
-    case HR_STORE_REDIS: {
-        hr_store_options options = hr_store_defaults;
-        options.connect_timeout_ms = options.command_timeout_ms = 30000;
-        hr_status status = hr_redis_sync_connect(scan->uri, HR_REDIS_SYNC_PATIENCE_S, &scan->redis, err);
-        return status != HR_OK ? status : hr_store_open(text, &options, &scan->store, err);
+    case HR_STORE_REDIS:
+    case HR_STORE_REDIS_CLUSTER: return open_redis(text, scan, err);
+    case HR_STORE_NONE: break;
     }
-    case HR_STORE_NONE:
-    case HR_STORE_REDIS_CLUSTER: break;
-    }
-    return hr_error_set(err, HR_INVALID_ARGUMENT,
-                        "store: expected lmdb:PATH or redis://HOST:PORT/DB to look through");
+    return hr_error_set(
+        err, HR_INVALID_ARGUMENT,
+        "store: expected lmdb:PATH, redis://HOST:PORT/DB or redis-cluster:// to look through");
 }
 
 hr_status hr_record_scan_open(const char *text, const hr_store_uri *uri, const hr_field_list *const fields[2],
@@ -265,6 +287,9 @@ void hr_record_scan_begin(hr_record_scan *scan, hr_entity entity) {
     scan->entity = entity;
     scan->last_nbytes = hr_lmdb_key(scan->last, scan->uri->prefix, entity, "");
     strcpy(scan->cursor, "0");
+    if (scan->redis != NULL) redisFree(scan->redis);
+    scan->redis = NULL;
+    scan->master = 0;
 }
 
 hr_status hr_record_scan_next(hr_record_scan *scan, hr_arena *arena, hr_scanned *scanned, hr_error *err) {
@@ -275,6 +300,7 @@ void hr_record_scan_close(hr_record_scan *scan) {
     if (scan == NULL) return;
     hr_store_close(scan->store);
     if (scan->redis != NULL) redisFree(scan->redis);
+    hr_arena_destroy(scan->map_arena);
     if (scan->env != NULL) mdb_env_close(scan->env);
     free(scan);
 }

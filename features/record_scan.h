@@ -1,8 +1,8 @@
 /* All records of one entity in a store, one batch after the other, in no order that means anything.
  *
- * Of LMDB in the order of their ids, each batch of one state; of Redis by SCAN, which tells of every record
- * that is there all the while, now and then twice.
- * Synchronous, for tools; one thread at a time. Private to features/.
+ * Of LMDB in the order of their ids, each batch of one state; of Redis by SCAN (of one master of a cluster
+ * after the other), which tells of every record that is there all the while, now and then twice. Synchronous,
+ * for tools; one thread at a time. Private to features/.
  */
 #ifndef HOMERANK_FEATURES_RECORD_SCAN_H
 #define HOMERANK_FEATURES_RECORD_SCAN_H

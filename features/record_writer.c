@@ -25,8 +25,13 @@ void hr_record_batch_clear(hr_record_batch *batch) {
     *batch = (hr_record_batch){.bytes = NULL};
 }
 
+size_t hr_record_writer__hash(hr_entity entity, const char *id) {
+    return XXH3_64bits_withSeed(id, strlen(id), (XXH64_hash_t)entity);
+}
+
 size_t hr_record_writer_lane(const hr_record_writer *writer, hr_entity entity, const char *id) {
-    return XXH3_64bits_withSeed(id, strlen(id), (XXH64_hash_t)entity) % writer->n_lanes;
+    if (writer->i->lane != NULL) return writer->i->lane(writer, entity, id);
+    return hr_record_writer__hash(entity, id) % writer->n_lanes;
 }
 
 hr_status hr_record_writer_open(const hr_store_uri *uri, const hr_record_writer_options *options,
@@ -41,11 +46,8 @@ hr_status hr_record_writer_open(const hr_store_uri *uri, const hr_record_writer_
             return hr_error_set(err, HR_INVALID_ARGUMENT,
                                 "ttl: lmdb: keeps records until they are replaced: expected redis://");
         return hr_record_writer__open_lmdb(uri, writer, err);
-    case HR_STORE_REDIS: return hr_record_writer__open_redis(uri, options, writer, err);
-    case HR_STORE_REDIS_CLUSTER:
-        return hr_error_set(
-            err, HR_INVALID_ARGUMENT,
-            "store: expected lmdb:PATH or redis://HOST:PORT/DB to load into, found a cluster");
+    case HR_STORE_REDIS:
+    case HR_STORE_REDIS_CLUSTER: return hr_record_writer__open_redis(uri, options, writer, err);
     case HR_STORE_NONE: break;
     }
     return hr_error_set(err, HR_INVALID_ARGUMENT,

@@ -44,6 +44,8 @@ typedef struct hr_record_writer_i {
     /* Puts a batch into the store and waits until it is there. One thread per lane. */
     hr_status (*write)(hr_record_writer *writer, size_t lane, const hr_record_batch *batch, hr_error *err);
     void (*close)(hr_record_writer *writer);
+    /* (optional) A record's lane; without it, by the hash of its id. Any thread. */
+    size_t (*lane)(const hr_record_writer *writer, hr_entity entity, const char *id);
 } hr_record_writer_i;
 
 struct hr_record_writer {
@@ -53,7 +55,8 @@ struct hr_record_writer {
 };
 
 typedef struct hr_record_writer_options {
-    size_t n_lanes; /* redis: connections; 1 to HR_RECORD_WRITER_MAX_LANES */
+    size_t n_lanes; /* redis: connections, at least one to each of a cluster's masters; 1 to
+                       HR_RECORD_WRITER_MAX_LANES */
     uint32_t ttl_s; /* redis: records expire after that; 0: never */
 } hr_record_writer_options;
 enum { HR_RECORD_WRITER_MAX_LANES = 64 };
@@ -65,6 +68,7 @@ hr_status hr_record_writer_open(const hr_store_uri *uri, const hr_record_writer_
 /* The lane of a record. */
 size_t hr_record_writer_lane(const hr_record_writer *writer, hr_entity entity, const char *id);
 
+size_t hr_record_writer__hash(hr_entity entity, const char *id);
 hr_status hr_record_writer__open_lmdb(const hr_store_uri *uri, hr_record_writer **writer, hr_error *err);
 hr_status hr_record_writer__open_redis(const hr_store_uri *uri, const hr_record_writer_options *options,
                                        hr_record_writer **writer, hr_error *err);

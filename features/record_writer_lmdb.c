@@ -104,8 +104,10 @@ static void lmdb_writer_close(hr_record_writer *writer) {
     free(w);
 }
 
-static const hr_record_writer_i lmdb_writer_i = {lmdb_add_packed, lmdb_add_features, lmdb_write,
-                                                 lmdb_writer_close};
+static const hr_record_writer_i lmdb_writer_i = {.add_packed = lmdb_add_packed,
+                                                 .add_features = lmdb_add_features,
+                                                 .write = lmdb_write,
+                                                 .close = lmdb_writer_close};
 
 hr_status hr_record_writer__open_lmdb(const hr_store_uri *uri, hr_record_writer **writer, hr_error *err) {
     lmdb_writer *w = calloc(1, sizeof *w);

@@ -1,4 +1,6 @@
-/* Records into Redis: a connection a lane, a pipeline of commands a batch.
+/* Records into Redis: a connection a lane, a pipeline of commands a batch. On a cluster a lane is of one
+ * master, and the records of its slots go there; a slot that moves meanwhile ends the load, which may then go
+ * on where it was.
  *
  * A batch is the commands as they are sent. While it is written, what the server has answered is read, so
  * that neither side waits for the other's buffers. A hash record replaces the one before as a whole, between
@@ -19,12 +21,18 @@
 
 enum { BATCH_RECORDS = 1000, BATCH_NBYTES = 4 << 20, SILENCE_MS = 30000, READ_NBYTES = 16 << 10 };
 
+typedef struct lane {
+    redisContext *context;
+    char server[HR_ADDRESS_TEXT_SIZE];
+} lane;
+
 typedef struct redis_writer {
     hr_record_writer writer;
     char prefix[HR_STORE_PREFIX_SIZE];
-    char server[HR_ADDRESS_TEXT_SIZE];
     uint32_t ttl_s;
-    redisContext *lanes[HR_RECORD_WRITER_MAX_LANES]; /* (n_lanes) */
+    size_t lanes_per_master; /* beside each other, in the order of the map's shards */
+    uint16_t shard_of[HR_REDIS_N_SLOTS];
+    lane lanes[HR_RECORD_WRITER_MAX_LANES]; /* (n_lanes) */
 } redis_writer;
 
 static hr_status out_of_memory(hr_error *err) {
@@ -224,83 +232,114 @@ static bool on_end(void *context) {
     return true;
 }
 
-static hr_status failed(const redis_writer *w, const char *reason, hr_error *err) {
-    return hr_error_set(err, HR_UNAVAILABLE, "redis %s: %s", w->server, reason);
+static hr_status failed(const lane *l, const char *reason, hr_error *err) {
+    return hr_error_set(err, HR_UNAVAILABLE, "redis %s: %s", l->server, reason);
 }
 
 static bool would_block(void) {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-static hr_status read_answers(const redis_writer *w, int fd, hr_redis_reader *reader, hr_error *err) {
+static hr_status read_answers(const lane *l, hr_redis_reader *reader, hr_error *err) {
     char bytes[READ_NBYTES];
-    const ssize_t n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
-    if (n == 0) return failed(w, "the server closed the connection", err);
-    if (n < 0) return would_block() ? HR_OK : failed(w, strerror(errno), err);
+    const ssize_t n = recv(l->context->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (n == 0) return failed(l, "the server closed the connection", err);
+    if (n < 0) return would_block() ? HR_OK : failed(l, strerror(errno), err);
     if (hr_redis_reader_feed(reader, bytes, (size_t)n) == HR_REDIS_READ_ALL) return HR_OK;
-    return failed(w, reader->error, err);
+    return failed(l, reader->error, err);
 }
 
-static hr_status send_some(const redis_writer *w, int fd, const hr_record_batch *batch, size_t *sent,
-                           hr_error *err) {
-    const ssize_t n = send(fd, batch->bytes + *sent, batch->nbytes - *sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n < 0) return would_block() ? HR_OK : failed(w, strerror(errno), err);
+static hr_status send_some(const lane *l, const hr_record_batch *batch, size_t *sent, hr_error *err) {
+    const ssize_t n =
+        send(l->context->fd, batch->bytes + *sent, batch->nbytes - *sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) return would_block() ? HR_OK : failed(l, strerror(errno), err);
     *sent += (size_t)n;
     return HR_OK;
 }
 
-static hr_status redis_write(hr_record_writer *writer, size_t lane, const hr_record_batch *batch,
+static hr_status redis_write(hr_record_writer *writer, size_t number, const hr_record_batch *batch,
                              hr_error *err) {
     static const hr_redis_reader_i reader_i = {on_array, on_text, on_line, on_integer, on_nil, on_end};
-    const redis_writer *w = (const redis_writer *)writer;
-    const int fd = w->lanes[lane]->fd;
+    const lane *l = &((const redis_writer *)writer)->lanes[number];
     answers got = {.n = 0};
     hr_redis_reader reader;
     hr_redis_reader_init(&reader, &reader_i, &got);
     size_t sent = 0;
     hr_status status = HR_OK;
     while (status == HR_OK && got.n < batch->n_replies && !got.refused) {
-        struct pollfd wait = {fd, (short)(POLLIN | (sent < batch->nbytes ? POLLOUT : 0)), 0};
+        struct pollfd wait = {l->context->fd, (short)(POLLIN | (sent < batch->nbytes ? POLLOUT : 0)), 0};
         const int n_ready = poll(&wait, 1, SILENCE_MS);
-        if (n_ready == 0) return failed(w, "no answer in time", err);
-        if (n_ready < 0 && errno != EINTR) return failed(w, strerror(errno), err);
+        if (n_ready == 0) return failed(l, "no answer in time", err);
+        if (n_ready < 0 && errno != EINTR) return failed(l, strerror(errno), err);
         if (n_ready < 0) continue;
-        if (wait.revents & (POLLIN | POLLERR | POLLHUP)) status = read_answers(w, fd, &reader, err);
-        if (status == HR_OK && (wait.revents & POLLOUT)) status = send_some(w, fd, batch, &sent, err);
+        if (wait.revents & (POLLIN | POLLERR | POLLHUP)) status = read_answers(l, &reader, err);
+        if (status == HR_OK && (wait.revents & POLLOUT)) status = send_some(l, batch, &sent, err);
     }
-    if (status == HR_OK && got.refused) status = failed(w, got.reason, err);
+    if (status == HR_OK && got.refused) status = failed(l, got.reason, err);
     return status;
 }
 
 /* --- opening and closing ----------------------------------------------------------------------------------
  */
 
+static size_t redis_lane(const hr_record_writer *writer, hr_entity entity, const char *id) {
+    const redis_writer *w = (const redis_writer *)writer;
+    const size_t beside = hr_record_writer__hash(entity, id) % w->lanes_per_master;
+    if (writer->n_lanes == w->lanes_per_master) return beside;
+    char head[HR_STORE_PREFIX_SIZE + 8];
+    const int n_head = snprintf(head, sizeof head, "%s:%s:", w->prefix, hr_entity__name(entity));
+    const uint16_t slot = hr_redis_key_slot(head, (size_t)n_head, id, strlen(id));
+    return w->shard_of[slot] * w->lanes_per_master + beside;
+}
+
 static void redis_writer_close(hr_record_writer *writer) {
     redis_writer *w = (redis_writer *)writer;
-    for (size_t i = 0; i < writer->n_lanes; i++) redisFree(w->lanes[i]);
+    for (size_t i = 0; i < writer->n_lanes; i++) redisFree(w->lanes[i].context);
     free(w);
+}
+
+static hr_status open_lanes(redis_writer *w, const hr_store_uri *uri, const hr_redis_map *map, size_t n_lanes,
+                            hr_error *err) {
+    if (map->n_shards > HR_RECORD_WRITER_MAX_LANES)
+        return hr_error_set(err, HR_INVALID_ARGUMENT,
+                            "store: expected a cluster of at most %d masters, found %zu",
+                            HR_RECORD_WRITER_MAX_LANES, map->n_shards);
+    w->lanes_per_master = n_lanes > map->n_shards ? n_lanes / map->n_shards : 1;
+    memcpy(w->shard_of, map->shard_of, sizeof w->shard_of);
+    hr_status status = HR_OK;
+    while (status == HR_OK && w->writer.n_lanes < w->lanes_per_master * map->n_shards) {
+        const hr_address *master = &map->shards[w->writer.n_lanes / w->lanes_per_master].nodes[0];
+        lane *l = &w->lanes[w->writer.n_lanes];
+        hr_address_format(master, l->server);
+        status = hr_redis_sync_connect(uri, master, HR_REDIS_SYNC_PATIENCE_S, &l->context, err);
+        w->writer.n_lanes += status == HR_OK;
+    }
+    return status;
 }
 
 hr_status hr_record_writer__open_redis(const hr_store_uri *uri, const hr_record_writer_options *options,
                                        hr_record_writer **writer, hr_error *err) {
-    static const hr_record_writer_i packed_i = {add_packed, pack_features, redis_write, redis_writer_close},
-                                    hash_i = {NULL, add_hash, redis_write, redis_writer_close};
+    enum { MAP_NBYTES = 64 << 20 };
+    static const hr_record_writer_i packed_i = {add_packed, pack_features, redis_write, redis_writer_close,
+                                                redis_lane},
+                                    hash_i = {NULL, add_hash, redis_write, redis_writer_close, redis_lane};
     redis_writer *w = calloc(1, sizeof *w);
-    if (w == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "redis: out of memory");
-    memcpy(w->prefix, uri->prefix, sizeof w->prefix);
-    hr_address_format(&uri->servers[0], w->server);
-    w->ttl_s = options->ttl_s;
-    w->writer = (hr_record_writer){uri->layout == HR_LAYOUT_HASH ? &hash_i : &packed_i, 0, BATCH_RECORDS,
-                                   BATCH_NBYTES};
+    hr_arena *arena = hr_arena_create(MAP_NBYTES);
+    hr_redis_map *map = arena != NULL ? hr_arena_alloc(arena, sizeof *map) : NULL;
     hr_status status = HR_OK;
-    while (status == HR_OK && w->writer.n_lanes < options->n_lanes) {
-        status = hr_redis_sync_connect(uri, HR_REDIS_SYNC_PATIENCE_S, &w->lanes[w->writer.n_lanes], err);
-        w->writer.n_lanes += status == HR_OK;
+    if (w == NULL || map == NULL) status = hr_error_set(err, HR_OUT_OF_MEMORY, "redis: out of memory");
+    if (status == HR_OK) {
+        memcpy(w->prefix, uri->prefix, sizeof w->prefix);
+        w->ttl_s = options->ttl_s;
+        w->writer = (hr_record_writer){uri->layout == HR_LAYOUT_HASH ? &hash_i : &packed_i, 0, BATCH_RECORDS,
+                                       BATCH_NBYTES};
+        status = hr_redis_sync_map(uri, arena, map, err);
     }
-    if (status != HR_OK) {
+    if (status == HR_OK) status = open_lanes(w, uri, map, options->n_lanes, err);
+    hr_arena_destroy(arena);
+    if (status == HR_OK)
+        *writer = &w->writer;
+    else if (w != NULL)
         redis_writer_close(&w->writer);
-        return status;
-    }
-    *writer = &w->writer;
-    return HR_OK;
+    return status;
 }

@@ -50,7 +50,7 @@ void hr_redis_stream_close(hr_redis_stream *s) {
 
 static hr_status connect_stream(hr_redis_stream *s, hr_error *err) {
     if (s->context != NULL) return HR_OK;
-    return hr_redis_sync_connect(&s->uri, ANSWER_TIMEOUT_S, &s->context, err);
+    return hr_redis_sync_connect(&s->uri, &s->uri.servers[0], ANSWER_TIMEOUT_S, &s->context, err);
 }
 
 static hr_status append_line(hr_redis_stream *s, const char *line, size_t nbytes, hr_error *err) {

@@ -97,6 +97,44 @@ class Cluster(harness.Case):
         with open(self.paths["requests"], encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
+    def test_records_are_loaded_looked_through_and_printed_by_the_tools(self):
+        for layout in ("packed", "hash"):
+            options = ("layout=" + layout, "prefix=" + layout)
+            one, many = self.single.uri(layout, layout), self.cluster.uri(*options)
+            loaded = [self.run_command("features", "load", "--store", store, "--in", self.paths["records"])
+                      for store in (one, many)]
+            self.assertEqual(loaded[1].returncode, loaded[0].returncode)  # a hash cannot hold all of these records
+            with self.subTest(layout=layout):
+                for item in self.line["item_ids"][:8]:
+                    printed = [self.must_run("features", "get", "--store", store, "--entity", "item", "--id", item).stdout
+                               for store in (one, many)]
+                    self.assertEqual(json.loads(printed[1]), json.loads(printed[0]))
+                self.must_fail("features", "get", "--store", many, "--entity", "item", "--id", "nobody", says=["nobody"])
+                said = [self.must_run("features", "stats", "--store", store, "--model", self.paths["model"]).stdout
+                        for store in (one, many)]
+                self.assertEqual(said[1].replace(many, "STORE"), said[0].replace(one, "STORE"))
+                answers = []
+                for store in (one, many):
+                    server = self.serve(store)
+                    with server.connect() as client:
+                        answers.append(harness.answer_as_json(client.rank_request(self.request)))
+                    self.assertEqual(server.terminate(), 0)
+                self.assertEqual(answers[1], answers[0])
+
+    def test_a_load_into_a_slot_that_has_moved_says_so(self):
+        key = "moved:item:" + self.line["item_ids"][0]
+        source = self.cluster.master_of(key)
+        target = next(m for m in self.cluster.masters().values() if m != source)
+        slot = self.cluster.ask(source, "CLUSTER", "KEYSLOT", key)
+        ids = {port: self.cluster.ask(port, "CLUSTER", "MYID") for port in (source, target)}
+        self.cluster.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        self.cluster.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        self.must_fail("features", "load", "--store", self.cluster.uri("prefix=moved"), "--in", self.paths["records"],
+                       says=["ASK %d" % slot])
+        for port in (source, target):
+            self.cluster.ask(port, "CLUSTER", "SETSLOT", slot, "STABLE")
+        self.must_run("features", "load", "--store", self.cluster.uri("prefix=moved"), "--in", self.paths["records"])
+
     def test_a_slot_that_moves_there_and_back_under_load_is_not_noticed(self):
         server = self.serve(self.cluster.uri())
         load = Load(server, self.request)

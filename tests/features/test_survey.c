@@ -205,7 +205,7 @@ static void what_cannot_be_surveyed_is_named(void **state) {
         const char *uri;
         hr_status status;
     } cases[] = {{"none:", HR_INVALID_ARGUMENT},
-                 {"redis-cluster://127.0.0.1:1", HR_INVALID_ARGUMENT},
+                 {"redis-cluster://127.0.0.1:1", HR_UNAVAILABLE},
                  {"redis://127.0.0.1:1", HR_UNAVAILABLE},
                  {"lmdb:/nonexistent", HR_NOT_FOUND},
                  {"what", HR_INVALID_ARGUMENT}};
