@@ -102,7 +102,7 @@ static hr_status server_of(const hr_store_uri *uri, const char *key, hr_arena *a
 static hr_status get_hash(const hr_store_uri *uri, hr_entity entity, const char *id, hr_arena *arena,
                           feature_map **features, hr_error *err) {
     redisContext *redis;
-    const hr_address *server;
+    const hr_address *server = NULL;
     const size_t key_size = strlen(uri->prefix) + strlen(id) + 8; /* two colons, "user" or "item" */
     char *key = hr_arena_alloc(arena, key_size);
     if (key == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "redis: out of memory");
