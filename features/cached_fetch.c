@@ -67,7 +67,10 @@ hr_record_cache_found hr_cached_look_up(hr_cached *cached, hr_fetch *fetch, size
 }
 
 void hr_cached_stand_in(hr_cached *cached, hr_fetch *fetch, size_t i, const hr_record_key *key) {
-    if (hr_cached_look_up(cached, fetch, i, key, true, hr_clock_ns()) != HR_CACHE_FOUND) return;
+    const uint64_t now_ns = hr_clock_ns();
+    /* Another fetch may have had an answer meanwhile. */
+    if (hr_cached_look_up(cached, fetch, i, key, false, now_ns) == HR_CACHE_FOUND) return;
+    if (hr_cached_look_up(cached, fetch, i, key, true, now_ns) != HR_CACHE_FOUND) return;
     hr_record *record = hr_fetch__slot(fetch, i).record;
     record->answered = false;
     record->stale = true;

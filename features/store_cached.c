@@ -133,7 +133,9 @@ static void deliver(hr_waiter *waiter, const hr_record *record, uint64_t version
         if (record->answered) {
             take(waiter, record, version, n_fields);
         } else {
-            hr_fetch__fail(wait->fetch, error->code, error->message);
+            const bool told = error->code != HR_OK;
+            hr_fetch__fail(wait->fetch, told ? error->code : HR_INTERNAL,
+                           told ? error->message : "the store did not say why it did not answer");
             hr_cached_stand_in(&wait->store->cached, wait->fetch, waiter->slot, &waiter->key);
         }
         fetch = wait_less(wait, 1);
