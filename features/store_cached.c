@@ -186,8 +186,10 @@ static batch *batch_take(cached_store *store) {
 
 /* The encoder that lent the fields may be gone before the batch is. */
 static bool copy_fields(const hr_field_list *from, hr_arena *arena, hr_field_list *to) {
-    const char **names = hr_arena_calloc(arena, from == NULL ? 0 : from->n_names, sizeof *names);
-    *to = (hr_field_list){.names = names, .n_names = from == NULL ? 0 : from->n_names};
+    *to = (hr_field_list){.names = NULL, .n_names = 0};
+    if (from == NULL) return true;
+    const char **names = hr_arena_calloc(arena, from->n_names, sizeof *names);
+    *to = (hr_field_list){.names = names, .n_names = from->n_names};
     for (size_t i = 0; names != NULL && i < to->n_names; i++) {
         names[i] = hr_arena_strndup(arena, from->names[i], strlen(from->names[i]));
         if (names[i] == NULL) return false;
