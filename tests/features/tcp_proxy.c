@@ -66,7 +66,7 @@ static void *run(void *arg) {
             const int fd = proxy->pairs[i / 2].fds[i % 2];
             fds[1 + i] = (struct pollfd){.fd = is_held(proxy, i / 2, i % 2) ? -1 : fd, .events = POLLIN};
         }
-        poll(fds, (nfds_t)(1 + 2 * n_pairs), 1);
+        poll(fds, 1 + 2 * (nfds_t)n_pairs, 1);
         if (fds[0].revents != 0) take_client(proxy);
         for (int i = n_pairs - 1; i >= 0; i--) {
             bool open = true;
