@@ -1,6 +1,9 @@
 /* oneDNN primitives for the network's matrix products; see gemm.h. */
 #include "kernels/onednn/gemm.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,21 +204,40 @@ void hr_gemm_set_destroy(hr_gemm_set *set) {
     free(set);
 }
 
+static hr_status set_alloc(const hr_gemm_spec *specs, uint32_t n, hr_gemm_set **result, hr_error *err) {
+    hr_gemm_set *set = calloc(1, sizeof *set);
+    if (!set || !(set->gemms = calloc(n ? n : 1, sizeof *set->gemms))) {
+        free(set);
+        return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u matrix products", n);
+    }
+    set->n_gemms = n;
+    for (uint32_t i = 0; i < n; i++) set->gemms[i].spec = specs[i];
+    *result = set;
+    return HR_OK;
+}
+
+/* Products of our own. Nothing is to be checked: an element's sum has the same order in every tile. */
+static hr_status own_create(const hr_gemm_spec *specs, uint32_t n, uint32_t max_rows, hr_gemm_set **set,
+                            hr_error *err) {
+    hr_status status = set_alloc(specs, n, set, err);
+    if (status != HR_OK) return status;
+    (*set)->own = hr_rows_select();
+    (*set)->n_sizes = 1;
+    (*set)->sizes[0] = max_rows < 1 ? 1 : max_rows < HR_GEMM_MAX_ROWS ? max_rows : HR_GEMM_MAX_ROWS;
+    for (uint32_t i = 0; i < n; i++) (*set)->gemms[i].activates = specs[i].activation != HR_GEMM_LINEAR;
+    return HR_OK;
+}
+
 /* One attempt; *set stays NULL, with HR_OK, where this CPU cannot do it or does it wrong. */
 static hr_status set_try(const hr_gemm_spec *specs, uint32_t n, const gemm_try *how, uint32_t max_rows,
                          hr_gemm_set **result, hr_error *err) {
-    hr_status status = HR_OK;
     bool good = true;
-    hr_gemm_set *set = calloc(1, sizeof *set);
-    if (!set || !(set->gemms = calloc(n ? n : 1, sizeof *set->gemms))) {
-        status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u matrix products", n);
-        goto done;
-    }
-    set->n_gemms = n;
+    hr_gemm_set *set = NULL;
+    hr_status status = set_alloc(specs, n, &set, err);
+    if (status != HR_OK) return status;
     set->n_sizes = how->n_sizes;
     memcpy(set->sizes, how->sizes, how->n_sizes * sizeof how->sizes[0]);
     while (set->n_sizes > 1 && set->sizes[set->n_sizes - 1] > max_rows) set->n_sizes--;
-    for (uint32_t i = 0; i < n; i++) set->gemms[i].spec = specs[i];
 
     dnnl_status_t dnnl = dnnl_engine_create(&set->engine, dnnl_cpu, 0);
     if (dnnl == dnnl_success) dnnl = primitives_create(set, how->convolution);
@@ -238,10 +260,20 @@ done:
     return status;
 }
 
-/* oneDNN's names of instruction sets are sets of bits. */
-static bool has_bf16(void) {
-    int isa = dnnl_get_effective_cpu_isa();
-    return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+/* oneDNN's names of instruction sets are sets of bits; ONEDNN_MAX_CPU_ISA narrows them. */
+static bool has_isa(int wanted) {
+    return ((int)dnnl_get_effective_cpu_isa() & wanted) == wanted;
+}
+
+/* Intel's CPUs from Sapphire Rapids on multiply bf16 in AMX. Where that is hidden (in many virtual machines),
+ * their AVX-512 instruction for it takes twice the time of f32's for the same product. */
+static bool bf16_is_slow(void) {
+    bool has_fp16 = false;
+#if defined(__x86_64__)
+    unsigned eax, ebx, ecx, edx;
+    has_fp16 = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx >> 23 & 1); /* AVX512-FP16 */
+#endif
+    return has_fp16 && !has_isa(dnnl_cpu_isa_avx512_core_amx);
 }
 
 hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, uint32_t max_rows, hr_gemm_set **set,
@@ -259,7 +291,9 @@ hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, uint32_t max
     for (uint32_t i = 0; i < n; i++) bf16 |= specs[i].x == HR_OPERAND_BF16;
     omp_set_num_threads(1);
     *set = NULL;
-    if (bf16 && !has_bf16()) return HR_OK;
+    if (bf16 && (!has_isa(dnnl_cpu_isa_avx512_core_bf16) || bf16_is_slow())) return HR_OK;
+    if (!bf16 && hr_rows_select()->multiply && has_isa(dnnl_cpu_isa_avx512_core))
+        return own_create(specs, n, max_rows, set, err);
     for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
         if (tries[i].bf16 != bf16) continue;
         hr_status status = set_try(specs, n, &tries[i], max_rows, set, err);
@@ -319,6 +353,15 @@ hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm_index, const float 
     packed->bias_data = aligned_alloc(64, s->n * sizeof(float));
     if (!packed->bias_data) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u biases", s->n);
     memcpy(packed->bias_data, bias, s->n * sizeof(float));
+    if (set->own) {
+        packed->panels = aligned_alloc(64, (size_t)s->n * s->k * sizeof(float));
+        if (packed->panels) {
+            hr_panels_pack(weight, s->n, s->k, packed->panels);
+            return HR_OK;
+        }
+        hr_gemm_weights_destroy(packed);
+        return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u by %u weights", s->n, s->k);
+    }
 
     dnnl_memory_desc_t md;
     if (gemm->convolution) {
@@ -340,6 +383,7 @@ void hr_gemm_weights_destroy(hr_gemm_weights *packed) {
     if (packed->weight) dnnl_memory_destroy(packed->weight);
     if (packed->bias) dnnl_memory_destroy(packed->bias);
     free(packed->bias_data);
+    free(packed->panels);
     memset(packed, 0, sizeof *packed);
 }
 
@@ -347,6 +391,19 @@ hr_status hr_gemm_bind(const hr_gemm_set *set, uint32_t gemm_index, uint32_t siz
                        const hr_gemm_weights *packed, void *x, void *y, void *scratchpad, hr_gemm_call *call,
                        hr_error *err) {
     const hr_gemm *gemm = &set->gemms[gemm_index];
+    memset(call, 0, sizeof *call);
+    if (set->own) {
+        call->own = set->own;
+        call->multiply = (hr_multiply_args){.x = x,
+                                            .panels = packed->panels,
+                                            .next = packed->panels,
+                                            .bias = packed->bias_data,
+                                            .activation = gemm->spec.activation,
+                                            .k = gemm->spec.k,
+                                            .n = gemm->spec.n,
+                                            .y = y};
+        return HR_OK;
+    }
     call->primitive = gemm->at[size].primitive;
     call->args[0] = (dnnl_exec_arg_t){DNNL_ARG_WEIGHTS, packed->weight};
     call->args[1] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, packed->bias};
@@ -373,7 +430,13 @@ void hr_gemm_call_destroy(hr_gemm_call *call) {
     }
 }
 
-hr_status hr_gemm_run(const hr_gemm_call *call, dnnl_stream_t stream, hr_error *err) {
+hr_status hr_gemm_run(const hr_gemm_call *call, uint32_t n_rows, dnnl_stream_t stream, hr_error *err) {
+    if (call->own) {
+        hr_multiply_args args = call->multiply;
+        args.n_rows = n_rows;
+        call->own->multiply(&args);
+        return HR_OK;
+    }
     dnnl_status_t status = dnnl_primitive_execute(call->primitive, stream, 5, call->args);
     return status == dnnl_success ? HR_OK : hr__dnnl_error(err, status, "a matrix product");
 }

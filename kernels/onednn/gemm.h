@@ -1,4 +1,7 @@
-/* The matrix products of a network, as oneDNN primitives: y (M, n) = act(x (M, k) W^T + b).
+/* The matrix products of a network: y (M, n) = act(x (M, k) W^T + b).
+ *
+ * Where all operands are f32 and the row kernels have a product of their own (rows.h, `multiply`: AVX-512),
+ * it is used: it takes any number of rows. Elsewhere oneDNN's primitives are.
  *
  * One hr_gemm per distinct shape holds one primitive per block size M. Sources, destinations and weights are
  * dense; x's rows and W's are padded to HR_PAD elements. A set is immutable once made and may be used by many
@@ -18,7 +21,7 @@
 #include "base/status.h"
 #include "kernels/onednn/rows.h"
 
-enum { HR_GEMM_MAX_SIZES = 8, HR_GEMM_MAX_ROWS = 128 }; /* block sizes, and rows of the largest */
+enum { HR_GEMM_MAX_SIZES = 8, HR_GEMM_MAX_ROWS = 132 }; /* block sizes, and rows of the largest */
 
 typedef struct hr_gemm_spec {
     uint32_t k, n; /* padded */
@@ -41,7 +44,8 @@ typedef struct hr_gemm_set {
     dnnl_engine_t engine;
     uint32_t sizes[HR_GEMM_MAX_SIZES]; /* block sizes M, ascending */
     uint32_t n_sizes;
-    hr_gemm *gemms; /* (n_gemms), as the specs given */
+    const hr_rows_i *own; /* whose `multiply` all products are; then sizes has the most rows alone */
+    hr_gemm *gemms;       /* (n_gemms), as the specs given */
     uint32_t n_gemms;
     size_t scratchpad_nbytes; /* the most that one call needs */
 } hr_gemm_set;
@@ -50,10 +54,13 @@ typedef struct hr_gemm_set {
 typedef struct hr_gemm_weights {
     dnnl_memory_t weight, bias;
     float *bias_data;
+    float *panels; /* (n * k) of an own product: then weight and bias are NULL */
 } hr_gemm_weights;
 
 /* One call, ready to run: every memory object is bound. */
 typedef struct hr_gemm_call {
+    const hr_rows_i *own; /* NULL: the primitive is run */
+    hr_multiply_args multiply;
     dnnl_primitive_t primitive; /* borrowed */
     dnnl_exec_arg_t args[5];
 } hr_gemm_call;
@@ -76,7 +83,8 @@ hr_status hr_gemm_bind(const hr_gemm_set *set, uint32_t gemm, uint32_t size, con
                        void *x, void *y, void *scratchpad, hr_gemm_call *call, hr_error *err);
 void hr_gemm_call_destroy(hr_gemm_call *call);
 
-hr_status hr_gemm_run(const hr_gemm_call *call, dnnl_stream_t stream, hr_error *err);
+/* n_rows: the call's block size; of an own product any number up to it. */
+hr_status hr_gemm_run(const hr_gemm_call *call, uint32_t n_rows, dnnl_stream_t stream, hr_error *err);
 
 /* What oneDNN found this CPU to be, e.g. "avx2". */
 const char *hr_gemm_isa(void);

@@ -107,7 +107,7 @@ static hr_status run(check *c, uint32_t size, uint8_t *x, uint8_t *y, hr_error *
     hr_gemm_call call;
     hr_status status = hr_gemm_bind(c->set, c->index, size, &c->packed, x, y, c->scratchpad, &call, err);
     if (status != HR_OK) return status;
-    status = hr_gemm_run(&call, c->stream, err);
+    status = hr_gemm_run(&call, c->set->sizes[size], c->stream, err);
     hr_gemm_call_destroy(&call);
     return status;
 }

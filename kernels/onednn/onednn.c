@@ -4,7 +4,8 @@
  * block before the next: a block's activations stay in L2 while the weights stream past once a block. The
  * sizes are fixed because oneDNN picks its kernels by size, and a row's bits must not depend on the batch
  * (MODEL.md 5): gemm_check.c proves at load that the sizes in use agree. What a batch leaves over is covered
- * by smaller blocks, the last one filled up with rows of zeros.
+ * by smaller blocks, the last one filled up with rows of zeros. With products of our own (gemm.h) none of
+ * this is needed: they take any number of rows, and the last block is as small as what is left.
  *
  * Measured on Zen 3 (AVX2, 512 KiB of L2, a busy machine) for a network of 15 MFLOP a row, in items a second:
  * blocks of 16 rows 4,400, of 32 5,100, of 64 5,700, of 128 5,900. The products reach their full speed from 4
@@ -43,14 +44,14 @@ typedef struct onednn_engine {
 
 typedef struct onednn_worker {
     const onednn_engine *engine; /* borrowed */
-    dnnl_stream_t stream;
-    uint8_t *memory;     /* the program's buffers */
-    void *scratchpad;    /* of the call that runs */
-    float *logits;       /* (max_rows, T) of the block */
-    float **targets;     /* (max_rows) where each row's logits go */
-    uint32_t *slice_of;  /* (max_rows) each row's slice, counted within the block */
-    hr_mix_term *terms;  /* (max_terms) */
-    hr_gemm_call *calls; /* (n_steps, n_sizes); only GEMM steps have one */
+    dnnl_stream_t stream;        /* of oneDNN's products */
+    uint8_t *memory;             /* the program's buffers */
+    void *scratchpad;            /* of the call that runs */
+    float *logits;               /* (max_rows, T) of the block */
+    float **targets;             /* (max_rows) where each row's logits go */
+    uint32_t *slice_of;          /* (max_rows) each row's slice, counted within the block */
+    hr_mix_term *terms;          /* (max_terms) */
+    hr_gemm_call *calls;         /* (n_steps, n_sizes); only GEMM steps have one */
 } onednn_worker;
 
 /* ---- Engine ---- */
@@ -130,9 +131,10 @@ static void describe(const void *context, char *text, size_t size) {
     const hr_gemm_set *set = engine->gemms;
     const dnnl_version_t *version = dnnl_version();
     bool without = engine->precision == HR_PRECISION_BF16 && engine->program->operand == HR_OPERAND_F32;
-    int at = snprintf(text, size, "onednn %d.%d.%d %s%s, %s, blocks of", version->major, version->minor,
+    int at = snprintf(text, size, "onednn %d.%d.%d %s%s, %s, %sblocks of", version->major, version->minor,
                       version->patch, hr_precision_name(engine->precision),
-                      without ? " (in f32: no bf16 products on this CPU)" : "", hr_gemm_isa());
+                      without ? " (in f32: no faster bf16 products on this CPU)" : "", hr_gemm_isa(),
+                      set->own ? "own products, " : "");
     for (uint32_t s = 0; s < set->n_sizes && at > 0 && (size_t)at < size; s++) {
         at += snprintf(text + at, size - (size_t)at, "%s %u", s ? "," : "", set->sizes[s]);
     }
@@ -169,6 +171,7 @@ static void *buffer_at(const onednn_worker *worker, uint32_t buffer) {
 static hr_status worker_bind(onednn_worker *worker, hr_error *err) {
     const hr_program *program = worker->engine->program;
     const hr_gemm_set *set = worker->engine->gemms;
+    hr_gemm_call *before = NULL;
     for (uint32_t i = 0; i < program->n_steps; i++) {
         const hr_step *step = &program->steps[i];
         if (step->kind != HR_STEP_GEMM) continue;
@@ -182,6 +185,8 @@ static hr_status worker_bind(onednn_worker *worker, hr_error *err) {
                              worker->scratchpad, &worker->calls[i * set->n_sizes + s], err);
             if (status != HR_OK) return status;
         }
+        if (before) before->multiply.next = matrix->packed.panels;
+        before = &worker->calls[i * set->n_sizes];
     }
     return HR_OK;
 }
@@ -202,8 +207,9 @@ static hr_status worker_prepare(onednn_worker *worker, hr_error *err) {
         return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for a worker of %zu bytes",
                             program->nbytes);
     }
-    dnnl_status_t dnnl =
-        dnnl_stream_create(&worker->stream, engine->gemms->engine, dnnl_stream_default_flags);
+    dnnl_status_t dnnl = dnnl_success;
+    if (!engine->gemms->own)
+        dnnl = dnnl_stream_create(&worker->stream, engine->gemms->engine, dnnl_stream_default_flags);
     if (dnnl != dnnl_success) return hr__dnnl_error(err, dnnl, "creating a stream");
     return worker_bind(worker, err);
 }
@@ -223,10 +229,22 @@ static hr_status worker_create(void *context, void **result, hr_error *err) {
 
 /* ---- Forward ---- */
 
-/* What a block's steps run over, as indices into the sizes. */
+/* What a block's steps run over: a number of rows or slices, and the index of the size whose calls take it.
+ * Products of our own take any number; oneDNN's take a size's, and what is missing is filled up. */
+typedef struct extent {
+    uint32_t n, size;
+} extent;
+
 typedef struct block_size {
-    uint32_t rows, slices;
+    extent rows, slices;
 } block_size;
+
+/* The extent that holds n: of sizes[size] or more. */
+static extent extent_of(const hr_gemm_set *set, uint32_t n, uint32_t size) {
+    if (set->own) return (extent){n, 0};
+    while (set->sizes[size] < n) size++;
+    return (extent){set->sizes[size], size};
+}
 
 static void run_store(const onednn_worker *worker, const hr_step *step, uint32_t m) {
     const hr_program *program = worker->engine->program;
@@ -256,7 +274,7 @@ static void run_finish(const onednn_worker *worker, const hr_step *step, uint32_
     worker->engine->rows->finish(y->kind, &args);
 }
 
-static void run_feature_gate(const onednn_worker *worker, const hr_step *step, uint32_t m) {
+static void run_feature_gate(const onednn_worker *worker, const hr_step *step, extent over) {
     const hr_program *program = worker->engine->program;
     const hr_buffer *y = &program->buffers[step->y];
     uint32_t column = step->feature_gate.column;
@@ -264,11 +282,12 @@ static void run_feature_gate(const onednn_worker *worker, const hr_step *step, u
         .x = (const float *)buffer_at(worker, step->x) + column,
         .ld_x = program->buffers[step->x].width,
         .up = buffer_at(worker, step->feature_gate.up),
+        .branch = (size_t)worker->engine->gemms->sizes[over.size] * step->feature_gate.n_columns,
         .p = (const float *)buffer_at(worker, step->feature_gate.gates) + step->feature_gate.gate,
         .ld_p = program->buffers[step->feature_gate.gates].width,
         .loras = step->feature_gate.loras,
         .n_cols = step->feature_gate.n_columns,
-        .n_rows = m,
+        .n_rows = over.n,
         .y = (uint8_t *)buffer_at(worker, step->y) + column * hr_operand_nbytes(y->kind),
         .ld_y = y->width,
     };
@@ -313,16 +332,18 @@ static hr_status run_step(const onednn_worker *worker, uint32_t index, const blo
     const hr_gemm_set *gemms = worker->engine->gemms;
     const hr_step *step = &program->steps[index];
     const hr_rows_i *rows = worker->engine->rows;
-    uint32_t size = step->shared ? block->slices : block->rows, m = gemms->sizes[size];
+    const extent over = step->shared ? block->slices : block->rows;
+    uint32_t m = over.n;
     switch (step->kind) {
     case HR_STEP_STORE: run_store(worker, step, m); break;
-    case HR_STEP_GEMM: return hr_gemm_run(&worker->calls[index * gemms->n_sizes + size], worker->stream, err);
+    case HR_STEP_GEMM:
+        return hr_gemm_run(&worker->calls[index * gemms->n_sizes + over.size], m, worker->stream, err);
     case HR_STEP_FINISH: run_finish(worker, step, m); break;
     case HR_STEP_GATES:
         rows->gates(buffer_at(worker, step->y), program->buffers[step->y].width,
                     program->segments + step->gates.first, step->gates.count, m);
         break;
-    case HR_STEP_FEATURE_GATE: run_feature_gate(worker, step, m); break;
+    case HR_STEP_FEATURE_GATE: run_feature_gate(worker, step, over); break;
     case HR_STEP_NORM: run_norm(worker, step, m); break;
     case HR_STEP_MIX: run_mix(worker, step, m); break;
     case HR_STEP_LOGIT:
@@ -340,11 +361,10 @@ static void clear_rows(const onednn_worker *worker, uint32_t buffer, uint32_t fr
     memset((uint8_t *)buffer_at(worker, buffer) + from * row, 0, (to - from) * row);
 }
 
-/* Gathers n_rows rows and fills the block up with rows of zeros, which belong to the first slice. Returns the
- * index of the size that holds its slices. */
-static uint32_t gather_block(onednn_worker *worker, hr_batch_cursor *cursor, uint32_t n_rows, uint32_t m) {
+/* Gathers n_rows rows and fills the block up to m with rows of zeros, which belong to the first slice.
+ * Returns the extent of its slices. */
+static extent gather_block(onednn_worker *worker, hr_batch_cursor *cursor, uint32_t n_rows, uint32_t m) {
     const hr_program *program = worker->engine->program;
-    const hr_gemm_set *gemms = worker->engine->gemms;
     const hr_gathered to = {
         .v = program->v == HR_NONE ? NULL : buffer_at(worker, program->v),
         .shared = buffer_at(worker, program->shared),
@@ -352,21 +372,21 @@ static uint32_t gather_block(onednn_worker *worker, hr_batch_cursor *cursor, uin
         .slice_of = worker->slice_of,
         .logits = worker->targets,
     };
-    uint32_t size = 0, n_slices = hr_gather(program->plan, &program->layout, cursor, n_rows, &to);
-    while (gemms->sizes[size] < n_slices) size++;
-    clear_rows(worker, program->shared, n_slices, gemms->sizes[size]);
+    uint32_t n_slices = hr_gather(program->plan, &program->layout, cursor, n_rows, &to);
+    const extent slices = extent_of(worker->engine->gemms, n_slices, 0);
+    clear_rows(worker, program->shared, n_slices, slices.n);
     clear_rows(worker, program->v, n_rows, m);
     clear_rows(worker, program->items, n_rows, m);
     for (uint32_t r = n_rows; r < m; r++) worker->slice_of[r] = 0;
-    return size;
+    return slices;
 }
 
 static hr_status run_block(onednn_worker *worker, hr_batch_cursor *cursor, uint32_t size, uint32_t n_rows,
                            hr_error *err) {
     const hr_program *program = worker->engine->program;
     uint32_t n_tasks = program->plan->n_tasks;
-    block_size block = {.rows = size};
-    block.slices = gather_block(worker, cursor, n_rows, worker->engine->gemms->sizes[size]);
+    block_size block = {.rows = extent_of(worker->engine->gemms, n_rows, size)};
+    block.slices = gather_block(worker, cursor, n_rows, block.rows.n);
     for (uint32_t i = 0; i < program->n_steps; i++) {
         hr_status status = run_step(worker, i, &block, err);
         if (status != HR_OK) return status;

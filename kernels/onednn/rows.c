@@ -22,6 +22,15 @@ const hr_rows_i *hr_rows_select(void) {
     return &hr__rows_generic;
 }
 
+void hr_panels_pack(const float *weight, uint32_t n, uint32_t k, float *panels) {
+    for (uint32_t first = 0; first < n; first += HR_PANEL_WIDTH) {
+        uint32_t width = n - first < HR_PANEL_WIDTH ? n - first : HR_PANEL_WIDTH;
+        for (uint32_t i = 0; i < k; i++) {
+            for (uint32_t c = 0; c < width; c++) *panels++ = weight[(size_t)(first + c) * k + i];
+        }
+    }
+}
+
 float hr_bf16_round(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);

@@ -44,7 +44,8 @@ typedef struct hr_mix_term {
 typedef struct hr_feature_gate_args {
     const float *x; /* (M, ld_x) */
     size_t ld_x;
-    const float *up; /* (L, M, n_cols) */
+    const float *up; /* (L, room for M, n_cols) */
+    size_t branch;   /* elements of up from one branch to the next */
     const float *p;  /* (M, ld_p), L weights at the front of each row */
     size_t ld_p;
     uint32_t loras, n_cols, n_rows;
@@ -75,6 +76,21 @@ typedef struct hr_finish_args {
     void *y; /* (M, width) operands */
 } hr_finish_args;
 
+/* A matrix product in f32, y = act(x W^T + b), of any number of rows. W lies in panels of HR_PANEL_WIDTH
+ * columns of y, the last may have fewer: (k, width) each, side by side. Every element's sum begins with its
+ * bias and runs over k in order, whatever M. */
+typedef struct hr_multiply_args {
+    const float *x;      /* (M, k) */
+    const float *panels; /* W, as hr_panels_pack leaves it */
+    const float *next;   /* the panels that the next product reads: their first are fetched meanwhile */
+    const float *bias;   /* (n) */
+    hr_gemm_activation activation;
+    uint32_t k, n, n_rows; /* k and n padded */
+    float *y;              /* (M, n) */
+} hr_multiply_args;
+
+enum { HR_PANEL_WIDTH = 32 };
+
 typedef struct hr_rows_i {
     const char *isa;
 
@@ -98,9 +114,15 @@ typedef struct hr_rows_i {
     /* The towers' last layer: y[r * ld_y] = x_r . weight + bias; x is (M, width), width padded. */
     void (*logit)(const float *x, const float *weight, float bias, float *y, size_t ld_y, uint32_t width,
                   uint32_t n_rows);
+
+    /* (optional) Faster than oneDNN's products, whose weights come from memory when they are asked for. */
+    void (*multiply)(const hr_multiply_args *args);
 } hr_rows_i;
 
 const hr_rows_i *hr_rows_select(void);
+
+/* panels (n * k) = weight (n, k), n and k padded, as `multiply` reads it. */
+void hr_panels_pack(const float *weight, uint32_t n, uint32_t k, float *panels);
 
 /* bf16's value nearest to x (ties to even), as the checks need it. */
 float hr_bf16_round(float x);

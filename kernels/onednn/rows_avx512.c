@@ -6,8 +6,9 @@
 #define HR_ROWS_LANES  16
 #define HR_ROWS_TABLE  hr__rows_avx512
 #define HR_ROWS_ISA    "avx512"
-#define MIN_V(a, b)    _mm512_min_ps(a, b)
-#define MAX_V(a, b)    _mm512_max_ps(a, b)
+#define HR_ROWS_MULTIPLY
+#define MIN_V(a, b) _mm512_min_ps(a, b)
+#define MAX_V(a, b) _mm512_max_ps(a, b)
 #include "kernels/onednn/rows_impl.h"
 #else
 typedef int hr__rows_avx512_unused; /* ISO C wants a declaration */

@@ -4,6 +4,7 @@
  *   HR_ROWS_TABLE   the name of the table to define
  *   HR_ROWS_ISA     its name for people
  *   MIN_V, MAX_V    (optional) its minimum and maximum of two vectors, as x86 has them
+ *   HR_ROWS_MULTIPLY  (optional) defined where multiply_impl.h fits: 32 registers, HR_PANEL_WIDTH two vectors
  * Vectors are the compiler's own vector types, and the order of operations is the same everywhere.
  */
 #include <string.h>
@@ -178,13 +179,12 @@ ROWS_FN void rows_gates(float *logits, size_t ld, const hr_gate_segment *segment
 }
 
 ROWS_INL void feature_gate_as(hr_operand operand, const hr_feature_gate_args *a) {
-    size_t branch = (size_t)a->n_rows * a->n_cols;
     for (size_t r = 0; r < a->n_rows; r++) {
         const float *p = a->p + r * a->ld_p;
         for (size_t c = 0; c < a->n_cols; c += LANES) {
             const float *up = a->up + r * a->n_cols + c;
             vf f = p[0] * sigmoid_v(load(up));
-            for (uint32_t l = 1; l < a->loras; l++) f += p[l] * sigmoid_v(load(up + l * branch));
+            for (uint32_t l = 1; l < a->loras; l++) f += p[l] * sigmoid_v(load(up + l * a->branch));
             put(operand, a->y, r * a->ld_y + c, load(a->x + r * a->ld_x + c) * (2.0f * f));
         }
     }
@@ -259,6 +259,10 @@ ROWS_FN void rows_logit(const float *x, const float *weight, float bias, float *
     }
 }
 
+#ifdef HR_ROWS_MULTIPLY
+#include "kernels/onednn/multiply_impl.h"
+#endif
+
 extern const hr_rows_i HR_ROWS_TABLE;
 const hr_rows_i HR_ROWS_TABLE = {
     .isa = HR_ROWS_ISA,
@@ -269,4 +273,7 @@ const hr_rows_i HR_ROWS_TABLE = {
     .norm = rows_norm,
     .mix = rows_mix,
     .logit = rows_logit,
+#ifdef HR_ROWS_MULTIPLY
+    .multiply = rows_multiply,
+#endif
 };

@@ -144,7 +144,8 @@ static void feature_gates_weigh_their_branches(void **state) {
     fill(up, L * N_ROWS * COLUMNS, 6, 5);
     fill(p, N_ROWS * HR_PAD, 1, 6);
     for (int t = 0; t < 2; t++) {
-        const hr_feature_gate_args args = {x, WIDTH, up, p, HR_PAD, L, COLUMNS, N_ROWS, y, WIDTH};
+        const hr_feature_gate_args args = {x,      WIDTH, up,   N_ROWS * COLUMNS, p, HR_PAD, L, COLUMNS,
+                                           N_ROWS, y,     WIDTH};
         tables(t)->feature_gate(HR_OPERAND_F32, &args);
         for (int r = 0; r < N_ROWS; r++) {
             for (int c = 0; c < COLUMNS; c++) {
@@ -209,8 +210,75 @@ static void mixes_and_logits_are_weighted_sums(void **state) {
     }
 }
 
+/* ---- multiply ---- */
+
+enum { MULTIPLY_ROWS = 40, MULTIPLY_K = 48, MULTIPLY_N = 80, GUARD = 16 };
+
+typedef struct multiplication {
+    _Alignas(64) float x[MULTIPLY_ROWS * MULTIPLY_K];
+    _Alignas(64) float weight[MULTIPLY_N * MULTIPLY_K];
+    _Alignas(64) float panels[MULTIPLY_N * MULTIPLY_K];
+    _Alignas(64) float bias[MULTIPLY_N];
+    _Alignas(64) float y[MULTIPLY_ROWS * MULTIPLY_N + GUARD];
+} multiplication;
+
+/* The product of rows [first, first + n_rows); what lies behind y stays as it was. */
+static void multiply(const hr_rows_i *rows, multiplication *m, uint32_t first, uint32_t n_rows, uint32_t n,
+                     hr_gemm_activation activation) {
+    const hr_multiply_args args = {.x = m->x + (size_t)first * MULTIPLY_K,
+                                   .panels = m->panels,
+                                   .next = m->panels,
+                                   .bias = m->bias,
+                                   .activation = activation,
+                                   .k = MULTIPLY_K,
+                                   .n = n,
+                                   .n_rows = n_rows,
+                                   .y = m->y};
+    for (size_t i = 0; i < sizeof m->y / sizeof m->y[0]; i++) m->y[i] = 77;
+    hr_panels_pack(m->weight, n, MULTIPLY_K, m->panels);
+    rows->multiply(&args);
+    for (size_t i = (size_t)n_rows * n; i < sizeof m->y / sizeof m->y[0]; i++) assert_true(m->y[i] == 77);
+}
+
+static double product_at(const multiplication *m, uint32_t r, uint32_t c, hr_gemm_activation activation) {
+    double sum = m->bias[c];
+    for (int i = 0; i < MULTIPLY_K; i++)
+        sum += (double)m->x[r * MULTIPLY_K + i] * m->weight[c * MULTIPLY_K + i];
+    if (activation == HR_GEMM_LINEAR) return sum;
+    return activation == HR_GEMM_RELU ? fmax(sum, 0) : sum * sigmoid(sum);
+}
+
+/* Every number of rows, so every tile; panels of one and of two vectors. A row's bits are those it has alone.
+ */
+static void products_do_not_depend_on_the_other_rows(void **state) {
+    (void)state;
+    static multiplication m;
+    static float alone[MULTIPLY_ROWS * MULTIPLY_N];
+    const hr_rows_i *rows = hr_rows_select();
+    if (rows->multiply == NULL) skip();
+    fill(m.x, MULTIPLY_ROWS * MULTIPLY_K, 1, 21);
+    fill(m.weight, MULTIPLY_N * MULTIPLY_K, 1, 22);
+    fill(m.bias, MULTIPLY_N, 1, 23);
+    for (uint32_t n = HR_PAD; n <= MULTIPLY_N; n += HR_PAD) {
+        for (hr_gemm_activation activation = HR_GEMM_LINEAR; activation <= HR_GEMM_SWISH; activation++) {
+            for (uint32_t r = 0; r < MULTIPLY_ROWS; r++) {
+                multiply(rows, &m, r, 1, n, activation);
+                memcpy(alone + r * n, m.y, n * sizeof(float));
+                for (uint32_t c = 0; c < n; c++)
+                    assert_near(m.y[c] / 10, product_at(&m, r, c, activation) / 10);
+            }
+            for (uint32_t n_rows = 1; n_rows <= MULTIPLY_ROWS; n_rows++) {
+                uint32_t first = MULTIPLY_ROWS - n_rows;
+                multiply(rows, &m, first, n_rows, n, activation);
+                assert_memory_equal(m.y, alone + first * n, n_rows * n * sizeof(float));
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_do_not_depend_on_the_other_rows),
         cmocka_unit_test(swish_is_exact_to_a_few_ulp),
         cmocka_unit_test(activations_keep_extremes_and_nan),
         cmocka_unit_test(operands_are_rounded_to_even),
