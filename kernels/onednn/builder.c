@@ -142,8 +142,8 @@ hr_product hr__product_begin(hr_builder *b, const hr_reading *reads, uint32_t n,
         hr_operand x = b->program->operand;
         hr_gemm_spec item = {reads->item.width, product.n, HR_GEMM_LINEAR, x, HR_OPERAND_F32};
         hr_gemm_spec shared = {reads->shared.width, product.n, HR_GEMM_LINEAR, x, HR_OPERAND_F32};
+        product.shared = add_matrix(b, shared); /* in the order in which they are read */
         product.matrix = add_matrix(b, item);
-        product.shared = add_matrix(b, shared);
     } else {
         hr_operand x = kind_of(b, reads->operand);
         product.matrix = add_matrix(b, (hr_gemm_spec){reads->all.width, product.n, activation, x, kind});

@@ -345,8 +345,12 @@ static dnnl_status_t weights_reorder(const hr_gemm_set *set, const hr_gemm *gemm
     return status;
 }
 
+size_t hr_gemm_panels_count(const hr_gemm_set *set, uint32_t gemm) {
+    return set->own ? (size_t)set->gemms[gemm].spec.n * set->gemms[gemm].spec.k : 0;
+}
+
 hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm_index, const float *weight, const float *bias,
-                       hr_gemm_weights *packed, hr_error *err) {
+                       float *panels, hr_gemm_weights *packed, hr_error *err) {
     const hr_gemm *gemm = &set->gemms[gemm_index];
     const hr_gemm_spec *s = &gemm->spec;
     memset(packed, 0, sizeof *packed);
@@ -354,13 +358,9 @@ hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm_index, const float 
     if (!packed->bias_data) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u biases", s->n);
     memcpy(packed->bias_data, bias, s->n * sizeof(float));
     if (set->own) {
-        packed->panels = aligned_alloc(64, (size_t)s->n * s->k * sizeof(float));
-        if (packed->panels) {
-            hr_panels_pack(weight, s->n, s->k, packed->panels);
-            return HR_OK;
-        }
-        hr_gemm_weights_destroy(packed);
-        return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %u by %u weights", s->n, s->k);
+        hr_panels_pack(weight, s->n, s->k, panels);
+        packed->panels = panels;
+        return HR_OK;
     }
 
     dnnl_memory_desc_t md;
@@ -383,7 +383,6 @@ void hr_gemm_weights_destroy(hr_gemm_weights *packed) {
     if (packed->weight) dnnl_memory_destroy(packed->weight);
     if (packed->bias) dnnl_memory_destroy(packed->bias);
     free(packed->bias_data);
-    free(packed->panels);
     memset(packed, 0, sizeof *packed);
 }
 

@@ -54,7 +54,7 @@ typedef struct hr_gemm_set {
 typedef struct hr_gemm_weights {
     dnnl_memory_t weight, bias;
     float *bias_data;
-    float *panels; /* (n * k) of an own product: then weight and bias are NULL */
+    float *panels; /* borrowed; of an own product, then weight and bias are NULL */
 } hr_gemm_weights;
 
 /* One call, ready to run: every memory object is bound. */
@@ -73,9 +73,13 @@ hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, uint32_t max
                              hr_error *err);
 void hr_gemm_set_destroy(hr_gemm_set *set); /* NULL is allowed */
 
-/* Packs weight (n, k) and bias (n), both padded with zeros. */
+/* The floats that a product's weights take among the panels of all; 0 where oneDNN keeps them. */
+size_t hr_gemm_panels_count(const hr_gemm_set *set, uint32_t gemm);
+
+/* Packs weight (n, k) and bias (n), both padded with zeros; panels: the memory for the product's, borrowed.
+ */
 hr_status hr_gemm_pack(const hr_gemm_set *set, uint32_t gemm, const float *weight, const float *bias,
-                       hr_gemm_weights *packed, hr_error *err);
+                       float *panels, hr_gemm_weights *packed, hr_error *err);
 void hr_gemm_weights_destroy(hr_gemm_weights *packed);
 
 /* Binds a call of block size sizes[size] to its memory, all borrowed. */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "kernels/onednn/gemm.h"
+#include "kernels/onednn/memory.h"
 
 enum { BF16_ROWS = 4 };
 #define BF16_TOLERANCE 1e-2 /* relative to 1 + |y|; a bf16 result alone is off by 2e-3 */
@@ -60,10 +61,6 @@ static void fill(float *x, size_t n, float scale, bool rounded, uint64_t *state)
     }
 }
 
-static void *block_alloc(size_t nbytes) {
-    return aligned_alloc(64, (nbytes + 64) / 64 * 64);
-}
-
 /* Random weights and rows for one product, from a fixed seed. */
 static hr_status check_init(check *c, hr_gemm_set *set, uint32_t index, hr_error *err) {
     memset(c, 0, sizeof *c);
@@ -74,14 +71,14 @@ static hr_status check_init(check *c, hr_gemm_set *set, uint32_t index, hr_error
     c->set = set, c->gemm = gemm, c->index = index;
     c->x_row = k * hr_operand_nbytes(spec->x);
     c->y_row = n * hr_operand_nbytes(spec->y);
-    c->weight = block_alloc(n * k * sizeof(float));
-    c->bias = block_alloc(n * sizeof(float));
-    c->x = block_alloc(m * c->x_row);
-    c->moved = block_alloc(m * c->x_row);
-    c->y = block_alloc(m * c->y_row);
-    c->y_want = block_alloc(m * c->y_row);
-    c->scratchpad = block_alloc(set->scratchpad_nbytes);
-    float *rows = block_alloc(m * k * sizeof(float));
+    c->weight = hr__lines_alloc(n * k * sizeof(float));
+    c->bias = hr__lines_alloc(n * sizeof(float));
+    c->x = hr__lines_alloc(m * c->x_row);
+    c->moved = hr__lines_alloc(m * c->x_row);
+    c->y = hr__lines_alloc(m * c->y_row);
+    c->y_want = hr__lines_alloc(m * c->y_row);
+    c->scratchpad = hr__lines_alloc(set->scratchpad_nbytes);
+    float *rows = hr__lines_alloc(m * k * sizeof(float));
     hr_status status = HR_OK;
     if (!c->weight || !c->bias || !c->x || !c->moved || !c->y || !c->y_want || !c->scratchpad || !rows) {
         status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory checking a product of %zu by %zu", k, n);
@@ -96,7 +93,7 @@ static hr_status check_init(check *c, hr_gemm_set *set, uint32_t index, hr_error
         status = hr__dnnl_error(err, dnnl, "creating a stream");
         goto done;
     }
-    status = hr_gemm_pack(set, index, c->weight, c->bias, &c->packed, err);
+    status = hr_gemm_pack(set, index, c->weight, c->bias, NULL, &c->packed, err);
 done:
     free(rows);
     if (status != HR_OK) check_clear(c);

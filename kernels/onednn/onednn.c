@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "kernels/onednn/gather.h"
+#include "kernels/onednn/memory.h"
 #include "kernels/onednn/program.h"
 
 /* What a block costs besides its rows, in rows: streaming the weights and the calls. */
@@ -157,13 +158,6 @@ static void worker_destroy(void *context) {
     free(worker);
 }
 
-static void *lines_alloc(size_t nbytes) {
-    size_t rounded = (nbytes + 64) / 64 * 64;
-    void *memory = aligned_alloc(64, rounded);
-    if (memory) memset(memory, 0, rounded);
-    return memory;
-}
-
 static void *buffer_at(const onednn_worker *worker, uint32_t buffer) {
     return worker->memory + worker->engine->program->buffers[buffer].offset;
 }
@@ -195,8 +189,8 @@ static hr_status worker_prepare(onednn_worker *worker, hr_error *err) {
     const onednn_engine *engine = worker->engine;
     const hr_program *program = engine->program;
     omp_set_num_threads(1);
-    worker->memory = lines_alloc(program->nbytes);
-    worker->scratchpad = lines_alloc(engine->gemms->scratchpad_nbytes);
+    worker->memory = hr__lines_alloc(program->nbytes);
+    worker->scratchpad = hr__lines_alloc(engine->gemms->scratchpad_nbytes);
     worker->logits = calloc((size_t)engine->max_rows * program->plan->n_tasks + 1, sizeof(float));
     worker->targets = calloc(engine->max_rows, sizeof *worker->targets);
     worker->slice_of = calloc(engine->max_rows, sizeof *worker->slice_of);

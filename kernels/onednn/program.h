@@ -110,6 +110,7 @@ typedef struct hr_program {
     hr_gate_segment *segments;
     hr_program_term *terms;
     float **vectors; /* owned: norm and last-layer weights */
+    float *panels;   /* owned: the weights of products of our own, in the order in which they are read */
     uint32_t n_buffers, n_steps, n_specs, n_matrices, n_segments, n_terms, n_vectors;
     uint32_t max_terms; /* of one mix */
     size_t nbytes;      /* of all buffers, once placed */
