@@ -1,12 +1,13 @@
 /* Records per second from Redis: a store of ours, or a bare hiredis loop, on the same keys.
  *
  *   fetch ours URI ITEMS PER_REQUEST IN_FLIGHT SECONDS [FIELD...]
- *   fetch hiredis redis://127.0.0.1:PORT ITEMS PER_REQUEST IN_FLIGHT SECONDS [FIELD...]
+ *   fetch hiredis redis://127.0.0.1:PORT/KEY ITEMS PER_REQUEST IN_FLIGHT SECONDS [FIELD...]
  *
- * ITEMS keys hr:item:0 ... hold the records (bench/features.py makes them); each request asks for PER_REQUEST
- * of them, drawn evenly, and the next one starts when one is answered. With FIELDs the records are hashes of
- * which these are read (the URI says layout=hash too). Prints one line of JSON: records/s, the requests' p50
- * and p99 in µs, and CPU seconds of the process.
+ * The ids ITEMS ... 2 * ITEMS - 1 have records (bench/features.py makes them), in the loop's eyes under KEY,
+ * where a '*' stands for the id; each request asks for PER_REQUEST of them, drawn evenly, and the next one
+ * starts when one is answered. With FIELDs the records are hashes of which these are read: the names that the
+ * schema would have, or, for the loop, those in the hash. KEY and the loop's FIELDs are percent-encoded.
+ * Prints one line of JSON: records/s, the requests' p50 and p99 in µs, and CPU seconds of the process.
  */
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
@@ -37,7 +38,7 @@ static size_t draw(workload *w) {
     w->random ^= w->random << 13;
     w->random ^= w->random >> 7;
     w->random ^= w->random << 17;
-    return w->random % w->n_items;
+    return w->n_items + w->random % w->n_items;
 }
 
 static void answered(workload *w, uint64_t begun_ns) {
@@ -47,20 +48,55 @@ static void answered(workload *w, uint64_t begun_ns) {
 
 /* --- the peer: pipelined MGETs (or HMGETs), as hiredis offers them -------------------------------------- */
 
+enum { KEY_SIZE = 128 };
+
+/* Any bytes. */
+typedef struct text {
+    char bytes[KEY_SIZE];
+    size_t n;
+} text;
+
 typedef struct peer {
     redisContext *redis;
-    const char **argv;
+    text key[2]; /* before and behind the id */
+    text fields[MAX_FIELDS];
+    const char **argv; /* (2 + per_request or fields) */
     size_t *lengths;
-    char (*keys)[40];
+    text *keys; /* (per_request) */
 } peer;
 
+/* Percent-decodes up to `stop`; what is behind that. */
+static const char *decode(const char *from, char stop, text *to) {
+    unsigned byte;
+    for (; *from != '\0' && *from != stop && to->n < KEY_SIZE; from++) {
+        const bool encoded = *from == '%' && sscanf(from + 1, "%2x", &byte) == 1;
+        to->bytes[to->n++] = encoded ? (char)byte : *from;
+        from += encoded ? 2 : 0;
+    }
+    return *from == stop ? from + 1 : from;
+}
+
+static void make_key(workload *w, const peer *p, text *key) {
+    char id[24];
+    const size_t n_id = (size_t)snprintf(id, sizeof id, "%zu", draw(w));
+    memcpy(key->bytes, p->key[0].bytes, p->key[0].n);
+    memcpy(key->bytes + p->key[0].n, id, n_id);
+    memcpy(key->bytes + p->key[0].n + n_id, p->key[1].bytes, p->key[1].n);
+    key->n = p->key[0].n + n_id + p->key[1].n;
+}
+
+static void put_word(peer *p, size_t i, const char *bytes, size_t n) {
+    p->argv[i] = bytes;
+    p->lengths[i] = n;
+}
+
 static void peer_append_hash(workload *w, peer *p) {
-    char key[40];
-    const char *argv[2 + MAX_FIELDS] = {"HMGET", key};
-    for (size_t f = 0; f < w->fields.n_names; f++) argv[2 + f] = w->fields.names[f];
+    put_word(p, 0, "HMGET", 5);
+    for (size_t f = 0; f < w->fields.n_names; f++) put_word(p, 2 + f, p->fields[f].bytes, p->fields[f].n);
     for (size_t i = 0; i < w->per_request; i++) {
-        snprintf(key, sizeof key, "hr:item:%zu", draw(w));
-        redisAppendCommandArgv(p->redis, (int)(2 + w->fields.n_names), argv, NULL);
+        make_key(w, p, &p->keys[0]);
+        put_word(p, 1, p->keys[0].bytes, p->keys[0].n);
+        redisAppendCommandArgv(p->redis, (int)(2 + w->fields.n_names), p->argv, p->lengths);
     }
 }
 
@@ -69,11 +105,10 @@ static void peer_append(workload *w, peer *p) {
         peer_append_hash(w, p);
         return;
     }
-    p->argv[0] = "MGET";
-    p->lengths[0] = 4;
+    put_word(p, 0, "MGET", 4);
     for (size_t i = 0; i < w->per_request; i++) {
-        p->argv[1 + i] = p->keys[i];
-        p->lengths[1 + i] = (size_t)snprintf(p->keys[i], sizeof p->keys[i], "hr:item:%zu", draw(w));
+        make_key(w, p, &p->keys[i]);
+        put_word(p, 1 + i, p->keys[i].bytes, p->keys[i].n);
     }
     redisAppendCommandArgv(p->redis, (int)(1 + w->per_request), p->argv, p->lengths);
 }
@@ -91,15 +126,24 @@ static bool peer_read(workload *w, peer *p) {
     return true;
 }
 
-static bool run_peer(workload *w) {
+static bool peer_open(const workload *w, peer *p) {
     unsigned port = 0;
-    if (sscanf(w->uri, "redis://127.0.0.1:%u", &port) != 1) return false;
-    peer p = {.redis = redisConnect("127.0.0.1", (int)port)};
-    p.argv = calloc(1 + w->per_request, sizeof *p.argv);
-    p.lengths = calloc(1 + w->per_request, sizeof *p.lengths);
-    p.keys = calloc(w->per_request, sizeof *p.keys);
+    int n_server = 0;
+    if (sscanf(w->uri, "redis://127.0.0.1:%u/%n", &port, &n_server) != 1 || n_server == 0) return false;
+    decode(decode(w->uri + n_server, '*', &p->key[0]), '\0', &p->key[1]);
+    for (size_t f = 0; f < w->fields.n_names; f++) decode(w->fields.names[f], '\0', &p->fields[f]);
+    p->redis = redisConnect("127.0.0.1", (int)port);
+    p->argv = calloc(2 + MAX_FIELDS + w->per_request, sizeof *p->argv);
+    p->lengths = calloc(2 + MAX_FIELDS + w->per_request, sizeof *p->lengths);
+    p->keys = calloc(w->per_request, sizeof *p->keys);
+    return p->redis != NULL && p->redis->err == 0 && p->argv != NULL && p->lengths != NULL &&
+           p->keys != NULL && p->key[0].n + p->key[1].n + 24 < KEY_SIZE;
+}
+
+static bool run_peer(workload *w) {
+    peer p = {.redis = NULL};
     uint64_t begun_ns[MAX_IN_FLIGHT] = {0};
-    bool ok = p.redis != NULL && p.redis->err == 0 && p.argv != NULL && p.lengths != NULL && p.keys != NULL;
+    bool ok = peer_open(w, &p);
     size_t n_sent = 0, n_read = 0;
     while (ok && (n_read < n_sent || hr_clock_ns() < w->end_ns)) {
         while (n_sent - n_read < w->in_flight && hr_clock_ns() < w->end_ns) {
@@ -109,7 +153,7 @@ static bool run_peer(workload *w) {
         ok = peer_read(w, &p);
         if (ok) answered(w, begun_ns[n_read++ % w->in_flight]);
     }
-    redisFree(p.redis);
+    if (p.redis != NULL) redisFree(p.redis);
     free(p.keys);
     free(p.lengths);
     free(p.argv);
