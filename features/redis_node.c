@@ -45,6 +45,12 @@ static void set_health(hr_redis_node *node, int now, const char *reason) {
         hr_log(HR_LOG_INFO, before == HR_NODE_REFUSING ? "redis answers again" : "redis connected", server);
 }
 
+/* A server may refuse some reads (of an ACL's other keys, say) and answer others: it counts as refusing until
+ * it has not refused for a while, so that the log does not tell of each. */
+static bool still_refuses(const hr_redis_node *node) {
+    return node->health == HR_NODE_REFUSING && hr_clock_ns() - node->refused_ns < SAY_AGAIN_NS;
+}
+
 bool hr_redis_node_is_ready(const hr_redis_node *node) {
     for (size_t i = 0; i < node->n_lanes; i++)
         if (hr_redis_connection_is_ready(node->lanes[i].connection)) return true;
@@ -162,7 +168,7 @@ void hr_redis_node_answered(hr_redis_node *node, uint64_t took_ns, size_t n_reco
     if (!too_late) hr_redis_breaker_answered(&node->breaker);
     hr_redis_latency_add(&node->latency, took_ns);
     if (n_records > 0) node->record_nbytes += ((double)nbytes / (double)n_records - node->record_nbytes) / 16;
-    set_health(node, HR_NODE_UP, "");
+    if (!still_refuses(node)) set_health(node, HR_NODE_UP, "");
     if (!was_closed && node->breaker.state == HR_BREAKER_CLOSED)
         hr_log(HR_LOG_INFO, "redis is asked again", HR_LOG_STR("server", node->label));
 }
@@ -182,8 +188,9 @@ void hr_redis_node_failed(hr_redis_node *node, const char *reason) {
 }
 
 void hr_redis_node_refused(hr_redis_node *node, const char *reason) {
+    node->refused_ns = hr_clock_ns();
+    snprintf(node->refusal, sizeof node->refusal, "%s", reason);
     set_health(node, HR_NODE_REFUSING, reason);
-    hr_redis_node_failed(node, reason);
 }
 
 /* --- its life ------------------------------------------------------------------------------------------- */

@@ -65,10 +65,11 @@ struct hr_redis_node {
     hr_redis_latency latency;
     uv_timer_t probe; /* while the breaker is open */
     bool probe_sent;
-    double record_nbytes; /* of an answer, on the average */
-    char failure[160];    /* the last, printable */
-    char said[160];       /* by the log, of why it is down */
-    uint64_t said_ns;
+    double record_nbytes;         /* of an answer, on the average */
+    char failure[160];            /* the last, printable */
+    char refusal[160];            /* likewise */
+    char said[160];               /* by the log, of why it is down */
+    uint64_t said_ns, refused_ns; /* when it said that; when the last read was refused */
     enum { HR_NODE_UNKNOWN, HR_NODE_UP, HR_NODE_DOWN, HR_NODE_REFUSING } health; /* as the log tells it */
     /* Whoever routes reads may use these. */
     size_t shard;
@@ -102,11 +103,11 @@ void hr_redis_lane_take(hr_redis_lane *lane, size_t n_records);
 void hr_redis_lane_give(hr_redis_lane *lane, size_t n_records);
 
 /* A read was answered: after so long, with so many bytes; too late: it had been said to have failed. Or it
- * failed: refused, or not in time. */
+ * failed: refused as a whole, or not in time. */
 void hr_redis_node_answered(hr_redis_node *node, uint64_t took_ns, size_t n_records, size_t nbytes,
                             bool too_late);
 void hr_redis_node_failed(hr_redis_node *node, const char *reason);
-void hr_redis_node_refused(hr_redis_node *node, const char *reason); /* failed, and the log tells why */
+void hr_redis_node_refused(hr_redis_node *node, const char *reason); /* some of it: the log tells why */
 
 /* Writes what has been committed. */
 void hr_redis_node_flush(hr_redis_node *node);

@@ -134,16 +134,17 @@ static void ask_named(part *p, size_t first, size_t n, const hr_address *named) 
     ask_again(p, first, n, same ? NAMED : ROUTED);
 }
 
-static void blame_once(part *p, const char *reason, bool refused) {
+static void blame_once(part *p, const char *reason) {
     if (p->told) return;
     p->told = true;
-    (refused ? hr_redis_node_refused : hr_redis_node_failed)(p->node, reason);
+    hr_redis_node_failed(p->node, reason);
 }
 
 /* An error that is not a cluster's, or of a server that should not be one. */
 static void give_reason(part *p, const char *reason) {
     const hr_quoted quoted = hr_quote(reason, strlen(reason));
-    blame_once(p, quoted.text, true);
+    p->refused = true;
+    hr_redis_node_refused(p->node, quoted.text);
     hr_redis__fail(p->op, HR_UNAVAILABLE, p->node->label, quoted.text);
 }
 
@@ -151,15 +152,19 @@ static void take_refusal(part *p, size_t first, size_t n, const char *reason) {
     hr_redis_cluster *cluster = p->op->reads->cluster;
     const hr_redis_refusal refusal = hr_redis_refusal_read(reason, p->node->address.host);
     if (refusal.kind == HR_REDIS_WRONG_TYPE) {
+        p->answered = true;
         if (p->op->fetch != NULL) record_answered(p, p->records[first], true); /* n is 1 */
+        return;
+    }
+    if (refusal.kind != HR_REDIS_CANNOT_SERVE &&
+        (cluster == NULL || refusal.kind == HR_REDIS_OTHER_REFUSAL)) {
+        give_reason(p, reason);
         return;
     }
     p->faulty = true;
     if (refusal.kind == HR_REDIS_CANNOT_SERVE) {
         ask_again(p, first, n, ROUTED);
         hr_redis_connection_give_up(p->lane->connection, hr_quote(reason, strlen(reason)).text);
-    } else if (cluster == NULL || refusal.kind == HR_REDIS_OTHER_REFUSAL) {
-        give_reason(p, reason);
     } else if (refusal.kind == HR_REDIS_MOVED) {
         hr_redis_count(&counts_of(p)->redirects, n);
         hr_redis_cluster_moved(cluster, refusal.slot, &refusal.address);
@@ -170,7 +175,7 @@ static void take_refusal(part *p, size_t first, size_t n, const char *reason) {
     } else {
         if (refusal.kind == HR_REDIS_CLUSTER_DOWN) {
             hr_redis_cluster_doubt(cluster);
-            blame_once(p, hr_quote(reason, strlen(reason)).text, false);
+            blame_once(p, hr_quote(reason, strlen(reason)).text);
         }
         ask_again(p, first, n, LATER);
     }
@@ -196,10 +201,11 @@ static void on_finish(const hr_redis_command *command, const hr_redis_result *re
         take_refusal(p, command->first, n, result->reason);
     } else if (result->outcome == HR_REDIS_LOST) {
         take_loss(p, command->first, n);
-    } else if (p->op->fetch == NULL) {
-        hr_redis_count(&counts_of(p)->late_records, n);
     } else {
-        for (size_t i = 0; i < n; i++) record_answered(p, p->records[command->first + i], false);
+        p->answered = true;
+        if (p->op->fetch == NULL) hr_redis_count(&counts_of(p)->late_records, n);
+        for (size_t i = 0; p->op->fetch != NULL && i < n; i++)
+            record_answered(p, p->records[command->first + i], false);
     }
     p->filling = (hr_redis_filling){.text = NULL};
     hr_redis_lane_give(p->lane, n);
@@ -457,6 +463,10 @@ static void route_later(part *p, size_t n) {
 static void part_over(part *p) {
     op *o = p->op;
     uv_timer_stop(&p->timer);
+    if (p->refused && !p->answered) {
+        p->faulty = true;
+        blame_once(p, p->node->refusal);
+    }
     if (p->lane != NULL && !p->faulty)
         hr_redis_node_answered(p->node, hr_clock_ns() - p->sent_ns, p->n_records, p->nbytes, p->told);
     hr_redis_count(&counts_of(p)->bytes, p->nbytes);
@@ -509,7 +519,7 @@ const char *hr_redis__blame(op *o, const char *reason) {
             p = p->next_of_op;
             continue;
         }
-        blame_once(p, reason, false);
+        blame_once(p, reason);
         p = o->parts;
     }
     return label;

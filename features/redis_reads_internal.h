@@ -51,7 +51,9 @@ struct part {
     hr_cover cover; /* the node's when it was sent */
     bool asking;    /* each command is preceded by ASKING */
     bool is_hedge;  /* beside another part, which sees to what is to be asked for again */
-    bool faulty;    /* lost, or refused: its time says nothing */
+    bool faulty;    /* lost, or sent elsewhere: its time says nothing */
+    bool refused;   /* some of it, for good; a node that answers nothing else has failed */
+    bool answered;  /* some of it */
     bool told;      /* its node has been told that it failed */
     bool has_named;
     hr_address named;

@@ -309,6 +309,70 @@ static void a_lost_connection_is_made_up_for_by_another(void **state) {
     redis_server_kill(&server);
 }
 
+/* --- the log -------------------------------------------------------------------------------------------- */
+
+/* How often the word stands in what is written to stderr meanwhile. */
+typedef struct log_watch {
+    FILE *file;
+    int stderr_fd;
+} log_watch;
+
+static log_watch log_watch_begin(void) {
+    log_watch watch = {tmpfile(), dup(STDERR_FILENO)};
+    assert_true(watch.file != NULL && watch.stderr_fd >= 0);
+    dup2(fileno(watch.file), STDERR_FILENO);
+    return watch;
+}
+
+static size_t log_watch_end(log_watch *watch, const char *word) {
+    char line[1024];
+    size_t n = 0;
+    dup2(watch->stderr_fd, STDERR_FILENO);
+    close(watch->stderr_fd);
+    rewind(watch->file);
+    while (fgets(line, sizeof line, watch->file) != NULL) n += strstr(line, word) != NULL;
+    fclose(watch->file);
+    return n;
+}
+
+/* Of each fetch one record is refused: the other is answered, each time, and that is worth a line or two in
+ * all. */
+static void a_server_that_refuses_some_records_answers_the_others_and_does_not_flood_the_log(void **state) {
+    (void)state;
+    enum { N_READS = 200 };
+    static const char *const names[] = {"f"};
+    static const hr_field_list fields = {names, 1};
+    redis_server server;
+    hr_store *store;
+    char uri[128];
+    unsigned n_refused = 0, n_found = 0;
+    redis_server_start(&server, "");
+    redis_server_do(&server, "ACL SETUSER reader on >secret ~hr:item:* +hmget +ping");
+    redis_server_do(&server, "HSET hr:item:1 f x");
+    snprintf(uri, sizeof uri, "redis://reader:secret@127.0.0.1:%u?layout=hash", server.port);
+    log_watch watch = log_watch_begin();
+    assert_int_equal(hr_store_open(uri, &hr_store_defaults, &store, NULL), HR_OK);
+    for (int i = 0; i < N_READS; i++) {
+        hr_arena *arena = hr_arena_create(ARENA_NBYTES);
+        hr_fetch fetch = {.user_id = "u",
+                          .item_ids = &items[1],
+                          .n_items = 1,
+                          .fields = {&fields, &fields},
+                          .deadline_ns = UINT64_MAX,
+                          .arena = arena};
+        hr_store_fetch_wait(store, &fetch);
+        n_refused += strstr(fetch.error.message, "NOPERM") != NULL && !fetch.user.answered;
+        n_found += fetch.items[0].kind == HR_RECORD_FIELDS;
+        hr_arena_destroy(arena);
+    }
+    hr_store_close(store);
+    const size_t n_lines = log_watch_end(&watch, "redis");
+    assert_int_equal(n_refused, N_READS);
+    assert_int_equal(n_found, N_READS);
+    if (n_lines > N_READS / 4) fail_msg("%zu lines of %d reads", n_lines, N_READS);
+    redis_server_kill(&server);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_done_is_counted),
@@ -317,6 +381,7 @@ int main(void) {
         cmocka_unit_test(what_waits_for_room_is_answered),
         cmocka_unit_test(little_is_under_way_and_nothing_is_sent_too_late),
         cmocka_unit_test(a_lost_connection_is_made_up_for_by_another),
+        cmocka_unit_test(a_server_that_refuses_some_records_answers_the_others_and_does_not_flood_the_log),
     };
     return cmocka_run_group_tests(tests, start, NULL);
 }
