@@ -15,6 +15,8 @@ from homerank_eval import Model, read_store
 
 import compare
 
+CACHED = '"redis tells of changed records'
+
 
 class Load:
     """Threads that send one request over and over; every outcome, and when it came."""
@@ -73,9 +75,9 @@ class Cluster(harness.Case):
         with cls.single.connect() as connection:
             cls.cluster.set_all({key: connection.get(key) for key in connection.keys()})
 
-    def serve(self, uri):
-        return self.start_server("--models", self.models, "--store", uri, "--cache-bytes", "0",
-                                 "--store-timeout-ms", "2000")
+    def serve(self, uri, *options):
+        options = options or ("--cache-bytes", "0")
+        return self.start_server("--models", self.models, "--store", uri, "--store-timeout-ms", "2000", *options)
 
     def check(self, answer, store):
         compare.Expected(self.model, self.line, store, "f32").check(harness.answer_as_json(answer))
@@ -177,6 +179,42 @@ class Cluster(harness.Case):
                 self.assertEqual(len(outcome.warnings), 1)
         self.assertTrue(any(not is_whole(outcome) for _, outcome in outcomes))
         self.check(outcomes[-1][1], self.store)
+        self.assertEqual(server.terminate(), 0)
+
+    def test_what_was_cached_stands_in_for_a_killed_master_and_slots_move_unnoticed(self):
+        server = self.serve(self.cluster.uri(), "--cache-ttl-ms", "300", "--cache-max-stale-ms", "60000")
+        with server.connect() as client:
+            harness.poll_until(lambda: is_whole(client.rank_request(self.request)) and
+                               sum(CACHED in line for line in server.log) >= 3, "records to be cached")
+            self.assertTrue(is_whole(client.rank_request(self.request)))
+            whole = client.rank_request(self.request)
+        key = "hr:item:" + self.line["item_ids"][0]
+        load = Load(server, self.request)
+        self.addCleanup(load.stop)
+        source = self.cluster.master_of(key)
+        target = next(m for m in self.cluster.masters().values() if m != source)
+        self.cluster.move_slot_of(key, target)
+        load.wait_for(20)
+        self.cluster.move_slot_of(key, source)
+        load.wait_for(20)
+        n_moving = len(load.outcomes)
+        self.cluster.kill(source)
+        self.cluster.wait_until_agreed(key, lambda now: now != source)
+        elected = time.monotonic()
+        harness.poll_until(lambda: time.monotonic() > elected + 2.2, "two seconds of service")
+        load.wait_for(20)
+        outcomes = load.stop()
+        self.cluster.start(source)
+        self.cluster.wait_until_well()
+        for number, (when, outcome) in enumerate(outcomes):
+            self.assertIsInstance(outcome, homerank.Answer, outcome)
+            self.assertEqual((outcome.features.items_missing, outcome.features.user_found), (0, True))
+            self.assertEqual([row.score for row in outcome], [row.score for row in whole])  # stale or not, the same
+            if not is_whole(outcome):
+                self.assertGreaterEqual(number, n_moving, "while slots moved: %s" % outcome.features.store_error)
+                self.assertIn("stale", outcome.warnings[0])
+                self.assertLess(when, elected + 2)
+        self.assertTrue(any(not is_whole(outcome) for _, outcome in outcomes))
         self.assertEqual(server.terminate(), 0)
 
 
