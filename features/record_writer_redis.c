@@ -17,6 +17,7 @@
 #include "features/record_writer.h"
 #include "features/redis_reader.h"
 #include "features/redis_sync.h"
+#include "features/redis_wire.h"
 #include "features/store_internal.h"
 
 enum { BATCH_RECORDS = 1000, BATCH_NBYTES = 4 << 20, SILENCE_MS = 30000, READ_NBYTES = 16 << 10 };
@@ -46,18 +47,10 @@ static hr_status too_large(hr_error *err) {
 /* --- batches ----------------------------------------------------------------------------------------------
  */
 
-enum { HEAD_NBYTES = 24 }; /* "*<n>\r\n" or "$<n>\r\n" at most */
+enum { HEAD_NBYTES = HR_REDIS_HEAD_NBYTES };
 
 static uint8_t *put_head(uint8_t *at, char type, size_t n) {
-    char digits[20];
-    int n_digits = 0;
-    do digits[n_digits++] = (char)('0' + n % 10);
-    while ((n /= 10) > 0);
-    *at++ = (uint8_t)type;
-    while (n_digits > 0) *at++ = (uint8_t)digits[--n_digits];
-    *at++ = '\r';
-    *at++ = '\n';
-    return at;
+    return (uint8_t *)hr_redis_put_head((char *)at, type, n);
 }
 
 static uint8_t *put_bytes(uint8_t *at, const void *bytes, size_t nbytes) {

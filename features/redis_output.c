@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LENGTH_NBYTES = 24 }; /* of "$<n>\r\n", at most */
+#include "features/redis_wire.h"
 
 /* Room for nbytes more; NULL (and out_of_memory) where there is none. */
 static char *reserve(hr_redis_output *o, size_t nbytes) {
@@ -21,30 +21,18 @@ static char *reserve(hr_redis_output *o, size_t nbytes) {
     return o->data + o->nbytes;
 }
 
-static char *put_length(char *to, char type, size_t n) {
-    char digits[LENGTH_NBYTES];
-    char *first = digits + sizeof digits;
-    do *--first = (char)('0' + n % 10);
-    while ((n /= 10) > 0);
-    size_t n_digits = (size_t)(digits + sizeof digits - first);
-    *to++ = type;
-    memcpy(to, first, n_digits);
-    memcpy(to + n_digits, "\r\n", 2);
-    return to + n_digits + 2;
-}
-
 void hr_redis_output_begin(hr_redis_output *o, size_t n_texts) {
     o->mark = o->nbytes;
     o->out_of_memory = false;
-    char *to = reserve(o, LENGTH_NBYTES);
-    if (to != NULL) o->nbytes = (size_t)(put_length(to, '*', n_texts) - o->data);
+    char *to = reserve(o, HR_REDIS_HEAD_NBYTES);
+    if (to != NULL) o->nbytes = (size_t)(hr_redis_put_head(to, '*', n_texts) - o->data);
 }
 
 void hr_redis_output_text(hr_redis_output *o, const char *head, size_t head_nbytes, const char *tail,
                           size_t tail_nbytes) {
-    char *to = reserve(o, LENGTH_NBYTES + head_nbytes + tail_nbytes + 2);
+    char *to = reserve(o, HR_REDIS_HEAD_NBYTES + head_nbytes + tail_nbytes + 2);
     if (to == NULL) return;
-    to = put_length(to, '$', head_nbytes + tail_nbytes);
+    to = hr_redis_put_head(to, '$', head_nbytes + tail_nbytes);
     memcpy(to, head, head_nbytes);
     if (tail_nbytes > 0) memcpy(to + head_nbytes, tail, tail_nbytes);
     to += head_nbytes + tail_nbytes;
