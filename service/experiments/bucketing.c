@@ -1,9 +1,6 @@
 /* Hashing users into buckets: see bucketing.h. */
 #include "service/experiments/bucketing.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-
 #include "base/utf8.h"
 
 enum { FNV_PRIME = 0x01000193 };
@@ -53,21 +50,32 @@ static uint32_t add_pair(uint32_t state, uint32_t pair) {
     return add_unit(state, (unsigned char)pairs[pair * 2 + 1]);
 }
 
-/* The state behind the decimal text of n. Three of four hashes have ten digits, most others nine. */
-static uint32_t add_decimal(uint32_t state, uint32_t n) {
+/* One hash of forty has a text as short as that. */
+__attribute__((noinline)) static uint32_t add_short_decimal(uint32_t state, uint32_t n) {
+    uint32_t unit = 1;
+    while (n / unit >= 10) unit *= 10;
+    for (; unit > 0; unit /= 10) state = add_unit(state, '0' + n / unit % 10);
+    return state;
+}
+
+/* The state behind the decimal text of n. */
+static inline uint32_t add_decimal(uint32_t state, uint32_t n) {
     const uint32_t high = n / 100000000, middle = n / 10000 % 10000, low = n % 10000;
-    if (high == 0) {
-        char text[12];
-        int length = snprintf(text, sizeof text, "%" PRIu32, n);
-        return hr_fnv_add(state, hr_js_text_of(text, (size_t)length));
-    }
-    state = high >= 10 ? add_pair(state, high) : add_unit(state, '0' + high);
+    if (high == 0) return add_short_decimal(state, n);
+    const uint32_t has_tenth =
+        -(uint32_t)(high >= 10); /* a mask: a branch would be a user's hash to foresee */
+    state ^= (state ^ add_unit(state, '0' + high / 10)) & has_tenth;
+    state = add_unit(state, '0' + high % 10);
     state = add_pair(add_pair(state, middle / 100), middle % 100);
     return add_pair(add_pair(state, low / 100), low % 100);
 }
 
+static inline uint32_t bucket_2(uint32_t state) {
+    return add_decimal(HR_FNV_BASIS, state) % 10000;
+}
+
 uint32_t hr_fnv_bucket(uint32_t state, int version) {
-    return version == 2 ? add_decimal(HR_FNV_BASIS, state) % 10000 : state % 1000;
+    return version == 2 ? bucket_2(state) : state % 1000;
 }
 
 void hr_fnv_buckets(const uint32_t states[HR_HASH_LANES], hr_js_text value, uint32_t buckets[HR_HASH_LANES]) {
@@ -82,7 +90,25 @@ void hr_fnv_buckets(const uint32_t states[HR_HASH_LANES], hr_js_text value, uint
         for (size_t i = 0; i < n; i++)
             for (int l = 0; l < HR_HASH_LANES; l++) hash[l] = add_unit(hash[l], units[i]);
     }
-    for (int l = 0; l < HR_HASH_LANES; l++) buckets[l] = hr_fnv_bucket(hash[l], 2);
+    for (int l = 0; l < HR_HASH_LANES; l++) buckets[l] = bucket_2(hash[l]);
+}
+
+/* The first bucket whose place is not before `at`; their number where there is none. */
+static uint32_t first_bucket_at(double at, int version) {
+    uint32_t first = 0, end = version == 2 ? 10000 : 1000;
+    while (first < end) {
+        uint32_t middle = (first + end) / 2;
+        if (hr_bucket_place(middle, version) >= at)
+            end = middle;
+        else
+            first = middle + 1;
+    }
+    return first;
+}
+
+hr_bucket_span hr_bucket_span_of(hr_range range, int version) {
+    uint32_t first = first_bucket_at(range.start, version), end = first_bucket_at(range.end, version);
+    return (hr_bucket_span){.first = first, .n = end > first ? end - first : 0};
 }
 
 bool hr_hash(hr_js_text seed, hr_js_text value, int version, double *bucket) {

@@ -39,6 +39,20 @@ void hr_fnv_buckets(const uint32_t states[HR_HASH_LANES], hr_js_text value, uint
 /* hash(seed, value, version). False where the version is neither 1 nor 2. */
 bool hr_hash(hr_js_text seed, hr_js_text value, int version, double *bucket);
 
+/* The buckets [first, first + n) of a version: those whose place lies in a range, and no others. */
+typedef struct hr_bucket_span {
+    uint32_t first, n;
+} hr_bucket_span;
+hr_bucket_span hr_bucket_span_of(hr_range range, int version);
+
+/* hr_choose_variation of a bucket's number: one comparison a range, for two would have a user's bucket
+ * decide a branch, which no processor foresees. */
+static inline int hr_choose_span(uint32_t bucket, const hr_bucket_span *spans, size_t n_spans) {
+    for (size_t i = 0; i < n_spans; i++)
+        if (bucket - spans[i].first < spans[i].n) return (int)i;
+    return -1;
+}
+
 static inline bool hr_in_range(double bucket, hr_range range) {
     return bucket >= range.start && bucket < range.end;
 }

@@ -77,7 +77,7 @@ static hr_status list_assigned(const hr_evaluation *e, hr_decision *decision, hr
                           .feature = run->experiment->feature,
                           .variation_key = run->experiment->variations[run->variation].key,
                           .variation = run->variation,
-                          .bucket = run->hash_used ? run->bucket : -1};
+                          .bucket = hr_run_place(e, run)};
     }
     return HR_OK;
 }

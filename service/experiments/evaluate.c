@@ -6,7 +6,7 @@
 
 enum { MAX_PREREQUISITE_DEPTH = 128 }; /* a longer chain of prerequisites counts as a cycle */
 
-static const double UNKNOWN_BUCKET = -1;
+static const uint32_t UNKNOWN_BUCKET = UINT32_MAX;
 
 const char *hr_reason_text(hr_reason reason) {
     static const char *const texts[] = {
@@ -78,15 +78,15 @@ static void fill_buckets(hr_evaluation *e, uint32_t hash, const hr_hash_value *v
     uint32_t states[HR_HASH_LANES], buckets[HR_HASH_LANES];
     if (specs->version == 1) {
         uint32_t state = hr_fnv_add(value->state, specs->seed);
-        e->buckets[hash] = hr_bucket_place(hr_fnv_bucket(state, 1), 1);
+        e->buckets[hash] = hr_fnv_bucket(state, 1);
         return;
     }
     for (uint32_t l = 0; l < HR_HASH_LANES; l++) states[l] = specs[l < specs->n_alike ? l : 0].state;
     hr_fnv_buckets(states, value->text, buckets);
-    for (uint32_t l = 0; l < specs->n_alike; l++) e->buckets[hash + l] = hr_bucket_place(buckets[l], 2);
+    for (uint32_t l = 0; l < specs->n_alike; l++) e->buckets[hash + l] = buckets[l];
 }
 
-static bool ask_bucket(hr_evaluation *e, uint32_t hash, double *bucket) {
+static bool ask_bucket(hr_evaluation *e, uint32_t hash, uint32_t *bucket) {
     const hr_hash_value *value = hash_value(e, e->program->hashes[hash].attribute);
     if (!value->present) return false;
     fill_buckets(e, hash, value);
@@ -95,18 +95,26 @@ static bool ask_bucket(hr_evaluation *e, uint32_t hash, double *bucket) {
 }
 
 /* False where there is nobody to hash, or no such hash. */
-static bool bucket_of(hr_evaluation *e, int32_t hash, double *bucket) {
+static bool bucket_of(hr_evaluation *e, int32_t hash, uint32_t *bucket) {
     if (hash == HR_NO_HASH) return false;
     *bucket = e->buckets[hash];
     return *bucket != UNKNOWN_BUCKET || ask_bucket(e, (uint32_t)hash, bucket);
 }
 
+/* The same, of its place between 0 and 1. */
+static bool place_of(hr_evaluation *e, int32_t hash, double *place) {
+    uint32_t bucket;
+    if (!bucket_of(e, hash, &bucket)) return false;
+    *place = hr_bucket_place(bucket, e->program->hashes[hash].version);
+    return true;
+}
+
 static bool is_filtered_out(hr_evaluation *e, const hr_filters *filters) {
     for (uint32_t i = 0; i < filters->n; i++) {
         const hr_filter *filter = &filters->filters[i];
-        double bucket;
-        if (!bucket_of(e, filter->hash, &bucket)) return true;
-        if (hr_choose_variation(bucket, filter->ranges, filter->n_ranges) < 0) return true;
+        double place;
+        if (!place_of(e, filter->hash, &place)) return true;
+        if (hr_choose_variation(place, filter->ranges, filter->n_ranges) < 0) return true;
     }
     return false;
 }
@@ -194,13 +202,13 @@ static void force(hr_run *run, int32_t variation, hr_reason reason) {
 
 /* Why the user is none of those that the experiment may take; ASSIGNED where nothing speaks against it. */
 static hr_reason exclude(hr_evaluation *e, const hr_experiment *x) {
-    double bucket;
+    double place;
     if (x->inactive) return HR_REASON_INACTIVE;
     if (!hash_value(e, x->hash_attribute)->present) return HR_REASON_NO_HASH_VALUE;
     if (x->filters.present) {
         if (is_filtered_out(e, &x->filters)) return HR_REASON_OUTSIDE_FILTERS;
     } else if (x->namespace_id != NULL) {
-        if (!bucket_of(e, x->namespace_hash, &bucket) || !hr_in_range(bucket, x->namespace_range))
+        if (!place_of(e, x->namespace_hash, &place) || !hr_in_range(place, x->namespace_range))
             return HR_REASON_OUTSIDE_NAMESPACE;
     }
     return HR_REASON_ASSIGNED;
@@ -224,8 +232,8 @@ static const hr_bandit_leaf *choose_leaf(hr_evaluation *e, const hr_bandit *band
 static hr_reason choose(hr_evaluation *e, hr_run *run, int *variation) {
     const hr_experiment *x = run->experiment;
     if (!bucket_of(e, x->hash, &run->bucket)) return HR_REASON_HASH_VERSION;
-    *variation = run->leaf == NULL ? hr_choose_variation(run->bucket, x->ranges, x->n_ranges)
-                                   : hr_choose_variation(run->bucket, run->leaf->ranges, run->leaf->n_ranges);
+    *variation = run->leaf == NULL ? hr_choose_span(run->bucket, x->spans, x->n_ranges)
+                                   : hr_choose_span(run->bucket, run->leaf->spans, run->leaf->n_ranges);
     return *variation < 0 ? HR_REASON_NOT_COVERED : HR_REASON_ASSIGNED;
 }
 
@@ -270,6 +278,11 @@ const hr_run *hr_evaluate_experiment(hr_evaluation *evaluation, const hr_experim
     return run_experiment(evaluation, experiment);
 }
 
+double hr_run_place(const hr_evaluation *evaluation, const hr_run *run) {
+    if (!run->hash_used && run->reason != HR_REASON_NOT_COVERED) return -1;
+    return hr_bucket_place(run->bucket, evaluation->program->hashes[run->experiment->hash].version);
+}
+
 /* ---- Features ---- */
 
 static void tell(const hr_evaluation *e, const hr_flag *feature, const hr_rule *rule, const hr_run *run,
@@ -279,11 +292,11 @@ static void tell(const hr_evaluation *e, const hr_flag *feature, const hr_rule *
 
 /* isIncludedInRollout */
 static bool is_in_rollout(hr_evaluation *e, const hr_rule *rule) {
-    double bucket;
+    double place;
     if (!rule->has_range && !rule->has_coverage) return true;
     if (!rule->has_range && rule->coverage == 0) return false;
-    if (!bucket_of(e, rule->hash, &bucket)) return false;
-    return rule->has_range ? hr_in_range(bucket, rule->range) : bucket <= rule->coverage;
+    if (!place_of(e, rule->hash, &place)) return false;
+    return rule->has_range ? hr_in_range(place, rule->range) : place <= rule->coverage;
 }
 
 /* Whether the rule gives the feature its value (or takes it away); *reason says why or why not. */

@@ -59,7 +59,7 @@ typedef struct hr_run {
     uint32_t variation; /* 0 where not in the experiment */
     bool in_experiment;
     bool hash_used;
-    double bucket;              /* where hash_used */
+    uint32_t bucket;            /* its number, where hash_used or NOT_COVERED */
     const hr_bandit_leaf *leaf; /* whose weights assign; NULL: no contextual bandit */
 } hr_run;
 
@@ -110,7 +110,7 @@ typedef struct hr_evaluation {
     hr_attributes attributes;
     hr_js_value user_id;
     hr_hash_value *hash_values; /* (n_hash_attributes) */
-    double *buckets;            /* (n_hashes) */
+    uint32_t *buckets;          /* (n_hashes) */
     hr_flag_result *results;    /* (n_features) */
     hr_run *runs;               /* (n_runs) of the experiments looked at, in order; room for all */
     uint32_t n_runs;
@@ -128,6 +128,9 @@ const hr_flag_result *hr_evaluate_flag(hr_evaluation *evaluation, uint32_t featu
 
 /* run: of an experiment that no rule has. */
 const hr_run *hr_evaluate_experiment(hr_evaluation *evaluation, const hr_experiment *experiment);
+
+/* Where the run's bucket lies between 0 and 1; -1 where it was not assigned by one. */
+double hr_run_place(const hr_evaluation *evaluation, const hr_run *run);
 
 /* The text of the attribute that an experiment hashes; empty where there is none. */
 hr_js_text hr_evaluation_hash_text(hr_evaluation *evaluation, uint32_t hash_attribute);

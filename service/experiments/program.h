@@ -71,6 +71,7 @@ typedef struct hr_bandit_leaf {
     uint32_t n_weights, n_ranges;
     const double *weights;
     const hr_range *ranges;
+    const hr_bucket_span *spans; /* (n_ranges) the same; NULL where the experiment has no hash */
 } hr_bandit_leaf;
 
 typedef struct hr_bandit {
@@ -87,8 +88,8 @@ typedef struct hr_experiment {
     uint32_t hash_attribute;
     int32_t hash; /* HR_NO_HASH: of an unknown version */
     uint32_t n_ranges;
-    const hr_range *ranges; /* (n_ranges) */
-    bool takes_most;        /* the ranges have at least half of the buckets */
+    const hr_bucket_span *spans; /* (n_ranges) of the ranges; NULL where there is no hash */
+    bool takes_most;             /* the ranges have at least half of the buckets */
     bool inactive, stopped, has_force;
     int32_t namespace_hash;
     const char *namespace_id; /* NULL: none */
@@ -104,6 +105,7 @@ typedef struct hr_experiment {
     int32_t force;
     const char *key, *name, *phase; /* name, phase: "" where there is none */
     const char *feature;            /* whose rule it is; "" of one by itself */
+    const hr_range *ranges;         /* (n_ranges) */
     double coverage;
     uint32_t n_weights;
     const double *weights; /* (n_weights) as given, NULL: none */

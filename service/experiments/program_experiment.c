@@ -123,6 +123,18 @@ static hr_status compile_hashes(hr_flag_builder *b, const json_t *json, hr_exper
     return status == HR_OK ? compile_namespace(b, json, attribute, experiment) : status;
 }
 
+/* The ranges as the buckets of the experiment's hash. */
+static hr_status compile_spans(hr_flag_builder *b, const hr_experiment *experiment, const hr_range *ranges,
+                               uint32_t n_ranges, const hr_bucket_span **spans) {
+    if (experiment->hash == HR_NO_HASH) return HR_OK;
+    const hr_hash_spec *hash = (const hr_hash_spec *)b->hashes.elements + experiment->hash;
+    hr_bucket_span *made = make(b, n_ranges, sizeof *made);
+    if (made == NULL) return hr_flag_builder__no_room(b);
+    for (uint32_t i = 0; i < n_ranges; i++) made[i] = hr_bucket_span_of(ranges[i], hash->version);
+    *spans = made;
+    return HR_OK;
+}
+
 /* ---- Contextual bandits ---- */
 
 static hr_status compile_leaf(hr_flag_builder *b, const json_t *json, const hr_experiment *experiment,
@@ -132,8 +144,11 @@ static hr_status compile_leaf(hr_flag_builder *b, const json_t *json, const hr_e
     if (status == HR_OK)
         status = hr_flag_part__weights(b, json_object_get(json, "weights"), "contextualBandits: weights",
                                        &leaf->n_weights, &leaf->weights);
-    if (status != HR_OK) return status;
-    return ranges_of_weights(b, experiment, leaf->weights, leaf->n_weights, &leaf->n_ranges, &leaf->ranges);
+    if (status == HR_OK)
+        status =
+            ranges_of_weights(b, experiment, leaf->weights, leaf->n_weights, &leaf->n_ranges, &leaf->ranges);
+    return status == HR_OK ? compile_spans(b, experiment, leaf->ranges, leaf->n_ranges, &leaf->spans)
+                           : status;
 }
 
 /* The weights of those that fit no leaf: the experiment's own. */
@@ -142,7 +157,8 @@ static hr_status compile_fallback(hr_flag_builder *b, const hr_experiment *exper
                              .n_weights = experiment->n_weights,
                              .weights = experiment->weights,
                              .n_ranges = experiment->n_ranges,
-                             .ranges = experiment->ranges};
+                             .ranges = experiment->ranges,
+                             .spans = experiment->spans};
     if (leaf->weights != NULL) return HR_OK;
     double *equal = make(b, experiment->n_variations, sizeof *equal);
     if (equal == NULL) return hr_flag_builder__no_room(b);
@@ -175,6 +191,7 @@ static hr_status compile_bandit(hr_flag_builder *b, const json_t *json, hr_exper
         if (own_ranges) { /* ranges win over weights */
             leaf->n_ranges = experiment->n_ranges;
             leaf->ranges = experiment->ranges;
+            leaf->spans = experiment->spans;
         }
     }
     experiment->bandit = bandit;
@@ -233,6 +250,7 @@ hr_status hr_experiment__compile(hr_flag_builder *b, const json_t *json, const j
     if (status == HR_OK) status = compile_ranges(b, json, made);
     made->takes_most = takes_most(made);
     if (status == HR_OK) status = compile_hashes(b, json, made);
+    if (status == HR_OK) status = compile_spans(b, made, made->ranges, made->n_ranges, &made->spans);
     if (status == HR_OK) number_key(b, made);
     if (status == HR_OK) status = hr_flag_part__filters(b, json, &made->filters);
     if (status == HR_OK) status = hr_flag_part__targeting(b, json, &made->targeting);

@@ -29,10 +29,10 @@ static void print_text(explanation *x, hr_js_text text) {
 static void print_run(explanation *x, const hr_run *run) {
     const hr_experiment *experiment = run->experiment;
     const hr_variation *variation = &experiment->variations[run->variation];
-    const bool asked = run->hash_used || run->reason == HR_REASON_NOT_COVERED;
-    if (asked && experiment->hash != HR_NO_HASH) {
+    const double place = hr_run_place(&x->evaluation, run);
+    if (place >= 0) {
         const hr_hash_spec *spec = &x->program->hashes[experiment->hash];
-        fprintf(x->out, "\n      bucket %.4g of ", run->bucket);
+        fprintf(x->out, "\n      bucket %.4g of ", place);
         hr_text_print_safe(x->program->hash_attributes[spec->attribute].bytes, x->out);
         fputs(" \"", x->out);
         print_text(x, hr_evaluation_hash_text(&x->evaluation, spec->attribute));

@@ -232,7 +232,7 @@ static json_t *json_of_run(fixture *f, const hr_run *run, const char *feature) {
     set(json, "hashAttribute", json_stringn(attribute.bytes, attribute.nbytes));
     set(json, "hashValue", hr_js_truthy(value) ? json_of(value, f->arena) : json_string(""));
     set(json, "stickyBucketUsed", json_false());
-    if (run->hash_used) set(json, "bucket", json_real(run->bucket));
+    if (run->hash_used) set(json, "bucket", json_real(hr_run_place(&f->evaluation, run)));
     if (variation->name[0] != '\0') set(json, "name", json_string(variation->name));
     if (variation->passthrough) set(json, "passthrough", json_true());
     if (run->leaf != NULL && run->hash_used && run->in_experiment) set_bandit(json, run);

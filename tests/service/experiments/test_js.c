@@ -364,6 +364,32 @@ static void a_hash_of_few_digits_is_hashed_as_its_text(void **state) {
                          hr_fnv_add(HR_FNV_BASIS, text_of(rows[i].text)) % 10000);
 }
 
+static void expect_span_of_range(hr_range range, int version) {
+    const hr_bucket_span span = hr_bucket_span_of(range, version);
+    for (uint32_t bucket = 0; bucket < (version == 2 ? 10000u : 1000u); bucket++) {
+        double place = hr_bucket_place(bucket, version);
+        assert_int_equal(hr_choose_span(bucket, &span, 1), hr_choose_variation(place, &range, 1));
+    }
+}
+
+/* Every bucket, for bounds on a bucket's place, as near to it as doubles lie, and anywhere. */
+static void a_span_has_the_buckets_of_its_range(void **state) {
+    static const double bounds[] = {-1, 0, 0.00005, 0.1, 0.3333, 1.0 / 3, 0.5, 0.7, 0.9999, 1, 1.5, 1e300};
+    (void)state;
+    for (int version = 1; version <= 2; version++) {
+        for (size_t i = 0; i < N_OF(bounds); i++)
+            for (size_t j = 0; j < N_OF(bounds); j++)
+                expect_span_of_range((hr_range){.start = bounds[i], .end = bounds[j]}, version);
+        for (uint32_t bucket = 0; bucket <= 1000; bucket += 7) {
+            double place = hr_bucket_place(bucket, version), end = hr_bucket_place(bucket + 3, version);
+            expect_span_of_range((hr_range){.start = nextafter(place, 2), .end = nextafter(end, 2)}, version);
+            expect_span_of_range((hr_range){.start = nextafter(place, -1), .end = nextafter(end, -1)},
+                                 version);
+            expect_span_of_range((hr_range){.start = place, .end = end}, version);
+        }
+    }
+}
+
 int main(void) {
 #define ARENA_TEST(test) cmocka_unit_test_setup_teardown(test, make_arena, destroy_arena)
     const struct CMUnitTest tests[] = {
@@ -377,6 +403,7 @@ int main(void) {
         ARENA_TEST(a_set_has_what_it_was_made_of),
         cmocka_unit_test(buckets_side_by_side_are_those_one_by_one),
         cmocka_unit_test(a_hash_of_few_digits_is_hashed_as_its_text),
+        cmocka_unit_test(a_span_has_the_buckets_of_its_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
