@@ -344,12 +344,9 @@ static hr_status compile_term(compiler *c, const char *key, const json_t *json, 
         return compile_group(c, key, json, term);
     }
     if (strcmp(key, "$not") == 0) return compile_not(c, json, term);
-    hr_test *test = make(c, 1, sizeof *test);
-    if (test == NULL) return no_room(c);
     term->kind = HR_TERM_TEST;
-    term->test = test;
     hr_status status = find_path(c, key, &term->path, &term->path_index);
-    return status == HR_OK ? compile_test(c, json, false, test) : status;
+    return status == HR_OK ? compile_test(c, json, false, &term->test) : status;
 }
 
 /* The terms of an object, or of an array by its indices, as Object.entries has them. */

@@ -234,7 +234,7 @@ static bool term_holds(const hr_term *term, const hr_js_value *of, hr_attributes
         for (uint32_t i = 0; i < term->n_conditions; i++)
             if (!holds(term->conditions[i], of, attributes, scratch)) return false;
         return true;
-    case HR_TERM_TEST: return test_holds(term->test, at_path(term, of, attributes), scratch);
+    case HR_TERM_TEST: return test_holds(&term->test, at_path(term, of, attributes), scratch);
     case HR_TERM_NEVER: break;
     }
     return false;

@@ -83,9 +83,10 @@ typedef struct hr_term {
     enum { HR_TERM_OR, HR_TERM_NOR, HR_TERM_AND, HR_TERM_NOT, HR_TERM_TEST, HR_TERM_NEVER } kind;
     uint32_t n_conditions;
     const hr_condition *const *conditions; /* (n_conditions) of a group */
-    const hr_path *path;                   /* TEST */
-    int32_t path_index;                    /* among the attributes' paths; -1: of another value */
-    const hr_test *test;
+    /* Of TEST: */
+    const hr_path *path;
+    int32_t path_index; /* among the attributes' paths; -1: of another value */
+    hr_test test;
 } hr_term;
 
 struct hr_condition {

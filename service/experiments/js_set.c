@@ -53,17 +53,17 @@ static void add(hr_js_set *set, const hr_js_value *value, hr_js_scratch *memory)
 
 hr_status hr_js_set_create(const json_t *array, bool any_case, hr_arena *arena, const hr_js_set **set,
                            hr_error *err) {
-    size_t size = FEW;
-    if (json_array_size(array) > FEW)
-        for (size = 16; size < json_array_size(array) * 2;) size *= 2;
-    hr_js_set *made = hr_arena_calloc(arena, 1, sizeof *made);
-    hr_js_value *table = hr_arena_calloc(arena, size, sizeof *table);
+    const bool few = json_array_size(array) <= FEW;
+    size_t size = few ? json_array_size(array) : 16;
+    while (!few && size < json_array_size(array) * 2) size *= 2;
     const hr_js_value *elements = NULL;
-    if (made == NULL || table == NULL)
-        return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "a list needs more memory than there is");
     hr_status status = array == NULL ? HR_OK : hr_js_from_json(array, arena, &elements, err);
     if (status != HR_OK) return status;
-    *made = (hr_js_set){.any_case = any_case, .mask = size == FEW ? 0 : size - 1, .table = table};
+    hr_js_set *made = hr_arena_calloc(arena, 1, sizeof *made);
+    hr_js_value *table = hr_arena_calloc(arena, size, sizeof *table);
+    if (made == NULL || table == NULL)
+        return hr_error_set(err, HR_RESOURCE_EXHAUSTED, "a list needs more memory than there is");
+    *made = (hr_js_set){.any_case = any_case, .mask = few ? 0 : size - 1, .table = table};
     hr_js_scratch memory = {.arena = arena};
     for (const hr_js_value *at = elements == NULL ? NULL : elements->first; at != NULL; at = at->next)
         add(made, at, &memory);
