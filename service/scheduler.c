@@ -281,9 +281,11 @@ static hr_lane *first_lane(const hr_scheduler *s, hr_call_class class, uint64_t 
     return best;
 }
 
-/* How many rows one worker takes: its share where others are idle, in whole multiples of split_rows. */
-static uint32_t batch_limit(const hr_scheduler *s, uint64_t n_ready) {
-    const uint32_t split = s->options.split_rows, most = s->options.max_batch_rows;
+/* How many rows one worker takes: its share where others are idle, in whole multiples of split_rows. Of
+ * shadow calls no more than that, for a call that comes meanwhile waits for all of it. */
+static uint32_t batch_limit(const hr_scheduler *s, hr_call_class class, uint64_t n_ready) {
+    const uint32_t split = s->options.split_rows;
+    const uint32_t most = class == HR_CLASS_SHADOW ? split : s->options.max_batch_rows;
     uint64_t sharers = (uint64_t)s->n_waiting + 1;
     uint64_t share = ((n_ready + sharers - 1) / sharers + split - 1) / split * split;
     return share < most ? (uint32_t)share : most;
@@ -326,7 +328,7 @@ static void take_rows(hr_scheduler *s, hr_batch *batch, hr_scheduled *call, uint
 }
 
 static void fill(hr_scheduler *s, hr_batch *batch, hr_lane *lane, hr_call_class class, uint64_t now_ns) {
-    const uint32_t limit = batch_limit(s, lane->n_rows[class]);
+    const uint32_t limit = batch_limit(s, class, lane->n_rows[class]);
     hr_scheduled *call;
     lane->n_calls++; /* expired calls may be its last */
     while (batch->n_rows < limit && (call = first_call(lane, class)) != NULL) {

@@ -10,7 +10,8 @@
  * nothing.
  *
  * Parts. A batch holds up to max_batch_rows. Where other workers are idle, what is ready is shared with them,
- * in parts of at least split_rows: a lone call of 500 items is computed by all of them at once.
+ * in parts of at least split_rows: a lone call of 500 items is computed by all of them at once. Shadow rows are
+ * taken no more than split_rows at a time, so that other work need not wait long for a worker that has some.
  *
  * Admission. Bounds on calls and rows hold for all classes together; batch calls may fill half of each,
  * shadow calls a quarter. A call whose deadline is before the time at which it could be done at the earliest

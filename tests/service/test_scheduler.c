@@ -123,6 +123,29 @@ static void classes_are_not_mixed_and_go_in_their_order(void **state) {
     sched_close(&f);
 }
 
+/* A normal call that comes meanwhile goes next, before the shadow's rest. */
+static void a_shadow_call_lets_others_in_every_few_rows(void **state) {
+    (void)state;
+    fixture f;
+    sched_open(&f, &sched_defaults);
+    test_call *shadow = sched_add(&f, SPLIT_ROWS + 5, HR_CLASS_SHADOW, NEVER);
+    sched_take(&f);
+    assert_int_equal(f.batch.n_parts, 1);
+    sched_expect_part(&f, 0, shadow, 0, SPLIT_ROWS);
+    hr_scheduler_opened(f.scheduler, &shadow->scheduled);
+    test_call *normal = sched_add(&f, BATCH_ROWS, HR_CLASS_NORMAL, NEVER);
+    sched_compute(&f);
+    sched_take(&f);
+    sched_expect_part(&f, 0, normal, 0, BATCH_ROWS);
+    sched_compute(&f);
+    sched_expect_ended(&f, normal, HR_OK);
+    sched_take(&f);
+    sched_expect_part(&f, 0, shadow, SPLIT_ROWS, 5);
+    sched_compute(&f);
+    sched_expect_ended(&f, shadow, HR_OK);
+    sched_close(&f);
+}
+
 static void batch_calls_get_a_tenth_of_the_time_and_shadow_calls_what_is_left(void **state) {
     enum { N = 1000, ROUNDS = 500 };
     (void)state;
@@ -449,6 +472,7 @@ int main(void) {
         cmocka_unit_test(a_call_that_does_not_fit_is_cut_and_its_rest_taken_once_it_is_open),
         cmocka_unit_test(the_earliest_deadline_goes_first_and_none_is_a_second),
         cmocka_unit_test(classes_are_not_mixed_and_go_in_their_order),
+        cmocka_unit_test(a_shadow_call_lets_others_in_every_few_rows),
         cmocka_unit_test(batch_calls_get_a_tenth_of_the_time_and_shadow_calls_what_is_left),
         cmocka_unit_test(a_call_is_shared_by_all_that_are_idle),
         cmocka_unit_test(a_batch_may_be_waited_for_until_it_is_full),
