@@ -36,8 +36,7 @@ def measure_calls(args, server):
     """Calls per second, and per CPU second of the server; then the latency of a caller that is alone."""
     phase, cpu_s = serving.load_with_cpu(args, server, in_flight=IN_FLIGHT, items=1, duration_s=args.seconds, **IDS)
     alone = serving.load(args, server.target, in_flight=1, items=1, duration_s=1, warmup_s=0, **IDS)["phases"][0]
-    if phase["answered"] != phase["sent"]:
-        sys.exit(f"bench: not every call was answered: {phase['statuses']}")
+    serving.require_all_answered(phase)
     return {"calls/s": phase["answers_per_s"], "calls/CPU s": phase["answered"] / cpu_s,
             "busy": cpu_s / args.seconds / args.n_server_cores, "p50 alone": alone["latency_us"]["p50"]}
 
@@ -71,8 +70,7 @@ def small_calls(args, folder):
 def measure_large(args, server, forward, precision):
     phase, cpu_s = serving.load_with_cpu(args, server, in_flight=4 * args.n_server_cores, items=CALL_ITEMS,
                                          duration_s=args.seconds * 2, timeout_ms=60000, **IDS)
-    if phase["answered"] != phase["sent"]:
-        sys.exit(f"bench: not every call was answered: {phase['statuses']}")
+    serving.require_all_answered(phase)
     ns = int(forward.ask(f"run {precision} {CALL_ITEMS} {500 * args.seconds}"))
     return {"items/s": phase["items_per_s"], "items/CPU s": phase["items"] / cpu_s,
             "forward/CPU s": CALL_ITEMS * 1e9 / ns, "p50 ms": phase["latency_us"]["p50"] / 1e3}

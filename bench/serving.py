@@ -192,6 +192,11 @@ def load_with_cpu(args, server, **flags):
     return phase, server.cpu_s() - before
 
 
+def require_all_answered(phase):
+    if phase["answered"] != phase["sent"]:
+        sys.exit(f"bench: not every call was answered: {phase['statuses']}")
+
+
 # --- figures -------------------------------------------------------------------------------------------------
 
 
