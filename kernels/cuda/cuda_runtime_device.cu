@@ -136,7 +136,7 @@ int graph_destroy(void *graph) {
     return result_of(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)));
 }
 
-int launch(const hr_cuda_launch *l, void *stream) {
+int start_launch(const hr_cuda_launch *l, void *stream) {
     switch (l->kind) {
     case HR_CUDA_GATHER: return hr_cuda_gather_launch(l, stream);
     case HR_CUDA_PRODUCTS:
@@ -147,6 +147,10 @@ int launch(const hr_cuda_launch *l, void *stream) {
     case HR_CUDA_TOWERS: return hr_cuda_tower_launch(l, stream);
     }
     return cudaErrorInvalidValue;
+}
+
+int launch(const hr_cuda_launch *l, void *stream) {
+    return result_of(static_cast<cudaError_t>(start_launch(l, stream)));
 }
 
 const char *error_text(int code) {

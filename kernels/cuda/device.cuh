@@ -56,6 +56,27 @@ __device__ inline float warp_max(float x) {
     return x;
 }
 
+/* The block's dynamic shared memory. Only the toolkit's compiler knows this declaration. */
+#ifdef __CUDACC__
+__device__ inline uint8_t *dynamic_shared() {
+    extern __shared__ __align__(128) uint8_t bytes[];
+    return bytes;
+}
+#endif
+
+/* Starts a kernel on a stream, without the toolkit's own syntax: any C++ compiler takes it
+ * (tests/kernels/simt). */
+template <typename... Parameters, typename... Arguments>
+int start(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, size_t shared_nbytes, void *stream,
+          Arguments... arguments) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_nbytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
 /* A feature gate's x at (row, column): from the part that holds the column. */
 __device__ inline float gated_value(const hr_cuda_part *part, uint32_t begin, uint32_t row, uint32_t slice,
                                     uint32_t column) {

@@ -77,7 +77,6 @@ extern "C" int hr_cuda_gather_prepare(void) {
 }
 
 extern "C" int hr_cuda_gather_launch(const hr_cuda_launch *launch, void *stream) {
-    gather_kernel<<<launch->n_blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-        static_cast<const hr_cuda_gather *>(launch->items));
-    return cudaGetLastError();
+    return start(gather_kernel, launch->n_blocks, kThreads, 0, stream,
+                 static_cast<const hr_cuda_gather *>(launch->items));
 }

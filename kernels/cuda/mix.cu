@@ -75,7 +75,6 @@ extern "C" int hr_cuda_mix_prepare(void) {
 
 extern "C" int hr_cuda_mix_launch(const hr_cuda_launch *launch, void *stream) {
     const dim3 grid(launch->count, launch->m / kRows);
-    mix_kernel<<<grid, kRows * kWarp, 0, static_cast<cudaStream_t>(stream)>>>(
-        static_cast<const hr_cuda_mix *>(launch->items), launch->staging);
-    return cudaGetLastError();
+    return start(mix_kernel, grid, kRows * kWarp, 0, stream, static_cast<const hr_cuda_mix *>(launch->items),
+                 launch->staging);
 }

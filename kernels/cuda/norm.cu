@@ -40,7 +40,6 @@ extern "C" int hr_cuda_norm_prepare(void) {
 
 extern "C" int hr_cuda_norm_launch(const hr_cuda_launch *launch, void *stream) {
     const dim3 grid(launch->count, launch->m / kRows);
-    norm_kernel<<<grid, kRows * kWarp, 0, static_cast<cudaStream_t>(stream)>>>(
-        static_cast<const hr_cuda_norm *>(launch->items), launch->staging);
-    return cudaGetLastError();
+    return start(norm_kernel, grid, kRows * kWarp, 0, stream,
+                 static_cast<const hr_cuda_norm *>(launch->items), launch->staging);
 }

@@ -234,14 +234,13 @@ __device__ void store_gated(const Sums<C> &gate, const hr_cuda_product &p, const
 template <typename C, bool kGate>
 __global__ void __launch_bounds__(C::kThreads)
     product_kernel(const hr_cuda_product *products, const hr_cuda_tile *tiles, const uint32_t *staging) {
-    extern __shared__ __align__(128) uint8_t ring[];
     __shared__ Branches branches[kGate ? C::kM : 1];
     const uint32_t m0 = blockIdx.y * C::kM, n0 = tiles[blockIdx.x].column;
     if (m0 >= header_of(staging)->n_rows) return;
     const hr_cuda_product p = products[tiles[blockIdx.x].product];
     const uint32_t warp = threadIdx.x / kWarp;
     const uint32_t warp_m = warp / C::kWarpsN * C::kWarpM, warp_n = warp % C::kWarpsN * C::kWarpN;
-    const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(ring));
+    const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(dynamic_shared()));
     const uint32_t n_stages = p.k / kDepth;
 
     Loader<C> loader(p, slice_of(staging), m0, n0);
@@ -276,9 +275,8 @@ template <typename C, bool kGate> int prepare() {
 
 template <typename C, bool kGate> int run(const hr_cuda_launch *launch, void *stream) {
     const dim3 grid(launch->count, launch->m / C::kM);
-    product_kernel<C, kGate><<<grid, C::kThreads, C::kSharedBytes, static_cast<cudaStream_t>(stream)>>>(
-        static_cast<const hr_cuda_product *>(launch->items), launch->tiles, launch->staging);
-    return cudaGetLastError();
+    return start(product_kernel<C, kGate>, grid, C::kThreads, C::kSharedBytes, stream,
+                 static_cast<const hr_cuda_product *>(launch->items), launch->tiles, launch->staging);
 }
 
 } // namespace

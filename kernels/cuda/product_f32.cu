@@ -86,13 +86,7 @@ extern "C" int hr_cuda_product_f32_prepare(void) {
 
 extern "C" int hr_cuda_product_f32_launch(const hr_cuda_launch *launch, void *stream) {
     const dim3 grid(launch->count, launch->m / kTile);
-    const auto *products = static_cast<const hr_cuda_product *>(launch->items);
-    if (launch->kind == HR_CUDA_FEATURE_GATES) {
-        product_f32_kernel<true><<<grid, kTileThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-            products, launch->tiles, launch->staging);
-    } else {
-        product_f32_kernel<false><<<grid, kTileThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-            products, launch->tiles, launch->staging);
-    }
-    return cudaGetLastError();
+    const bool gates = launch->kind == HR_CUDA_FEATURE_GATES;
+    return start(gates ? product_f32_kernel<true> : product_f32_kernel<false>, grid, kTileThreads, 0, stream,
+                 static_cast<const hr_cuda_product *>(launch->items), launch->tiles, launch->staging);
 }

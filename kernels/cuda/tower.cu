@@ -66,7 +66,6 @@ extern "C" int hr_cuda_tower_prepare(void) {
 
 extern "C" int hr_cuda_tower_launch(const hr_cuda_launch *launch, void *stream) {
     const dim3 grid(launch->count, launch->m / kTile);
-    tower_kernel<<<grid, kTileThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-        static_cast<const hr_cuda_tower *>(launch->items), launch->staging);
-    return cudaGetLastError();
+    return start(tower_kernel, grid, kTileThreads, 0, stream,
+                 static_cast<const hr_cuda_tower *>(launch->items), launch->staging);
 }
