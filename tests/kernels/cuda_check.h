@@ -12,8 +12,8 @@
 #include "kernels/plan.h"
 
 /* Every launch of random networks of every kind, at 1 to 1000 rows, against the emulator over the same
- * memory: sum (a - b)^2 <= 1e-10 sum b^2 of each buffer a launch writes in f32, 1e-4 in bf16; guards intact.
- * small: the networks and sizes that compute-sanitizer gets through in minutes. */
+ * memory: sum (a - b)^2 <= 1e-10 sum b^2 of each buffer a launch writes in f32, 1e-4 in bf16; guards and all
+ * other buffers intact. small: the networks and sizes that compute-sanitizer gets through in minutes. */
 int hr_cuda_check_stages(const hr_cuda_runtime *runtime, bool small, FILE *out);
 
 /* The same of one plan, at the sizes that a network of its size allows. */

@@ -1,0 +1,24 @@
+/* The toolkit's header of this name, for the machine of machine.h: what kernels/cuda uses of it. */
+#ifndef HOMERANK_TESTS_KERNELS_SIMT_CUDA_BF16_H
+#define HOMERANK_TESTS_KERNELS_SIMT_CUDA_BF16_H
+
+#include <stdint.h>
+#include <string.h>
+
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
+
+/* To the nearest, ties to even; every NaN is 0x7FFF. */
+inline __nv_bfloat16 __float2bfloat16_rn(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x) return {0x7FFF};
+    return {static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};
+}
+
+inline uint16_t __bfloat16_as_ushort(__nv_bfloat16 x) {
+    return x.bits;
+}
+
+#endif

@@ -1,0 +1,64 @@
+/* A CUDA device's threads on one CPU thread, to run the very kernels of kernels/cuda where there is no GPU.
+ *
+ * A block's threads are fibers. They are run one at a time until they meet a barrier or an operation of the
+ * whole warp; blocks, warps and lanes are taken forwards, backwards or shuffled, in turn from launch to
+ * launch. Blocks run one after another.
+ *
+ * Modelled: what a launch may not do (sizes, shared memory), barriers, shuffles, ldmatrix and mma by the
+ * fragments of the PTX ISA, and cp.async as late as may be: the bytes land at the wait that guarantees them.
+ * Every access of the kernels is looked at (memory.h). Each of these ends the launch with a message: an
+ * access out of bounds or misaligned, a race between two threads, shared memory read before it is written, a
+ * barrier or an operation of the warp that not all reach. Not modelled: time, caches, the order in which
+ * other threads see stores that no barrier orders (any two such accesses count as a race), flushed denormals,
+ * the bits of the device's approximate functions and the order of an mma's sum.
+ *
+ * One launch at a time, one thread.
+ */
+#ifndef HOMERANK_TESTS_KERNELS_SIMT_MACHINE_H
+#define HOMERANK_TESTS_KERNELS_SIMT_MACHINE_H
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace simt {
+
+/* Of the smallest device that the product runs on: 99 KiB of shared memory a block on sm_86 and sm_89. */
+constexpr uint32_t kWarpLanes = 32, kMostThreads = 1024, kMostShared = 99 * 1024, kFreeShared = 48 * 1024;
+constexpr size_t kMostArguments = 128;
+
+struct Index {
+    uint32_t x, y, z;
+};
+
+struct Launch {
+    Index grid, block;
+    size_t shared_nbytes;                /* dynamic */
+    void (*call)(const void *arguments); /* calls the kernel */
+    alignas(16) uint8_t arguments[kMostArguments];
+};
+
+/* Whether the launch was carried out; else *error says what was wrong. */
+bool run(const Launch &launch, std::string *error);
+
+/* Ends the launch that is running. */
+[[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- For the fiber that is running ---- */
+
+__attribute__((const)) Index thread_index();
+__attribute__((const)) Index block_index();
+__attribute__((const)) Index grid_size();
+__attribute__((const)) uint8_t *shared_memory(); /* dynamic; 128-byte aligned */
+
+void barrier();
+float shuffle_xor(uint32_t lanes, float x, uint32_t distance);
+void load_matrices(uint32_t (&r)[4], const void *row);
+void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+void copy_async(void *shared, const void *global);
+void copy_commit();
+void copy_wait(uint32_t n_pending);
+
+} // namespace simt
+
+#endif
