@@ -20,6 +20,7 @@ namespace {
 constexpr uint32_t kDepth = HR_CUDA_PAD;     /* K columns of a stage */
 constexpr uint32_t kRowBytes = kDepth * 2;   /* of a tile in shared memory */
 constexpr uint32_t kChunks = kRowBytes / 16; /* of a row */
+constexpr size_t kMostShared = 99 * 1024;    /* of a block on sm_86 and sm_89; sm_80 and sm_90 have more */
 
 /* A tile of kM x kN by kWarpsM x kWarpsN warps. */
 template <uint32_t kM_, uint32_t kN_, uint32_t kWarpsM_, uint32_t kWarpsN_, uint32_t kStages_> struct Config {
@@ -268,7 +269,12 @@ __global__ void __launch_bounds__(C::kThreads)
     }
 }
 
+/* Asking for a kernel's attributes loads it. */
 template <typename C, bool kGate> int prepare() {
+    static_assert(C::kSharedBytes + C::kM * sizeof(Branches) <= kMostShared, "more than every device has");
+    cudaFuncAttributes attributes;
+    const int code = cudaFuncGetAttributes(&attributes, product_kernel<C, kGate>);
+    if (code != 0) return code;
     return cudaFuncSetAttribute(product_kernel<C, kGate>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                 C::kSharedBytes);
 }
