@@ -8,11 +8,13 @@
  * (docs/features.md has figures).
  *
  * Every operation is O(1), a victim amortised and bounded. Nodes are the caller's, part of its entries.
- * Thread rule: one thread at a time (a shard's lock). Private to features/.
+ * Thread rule: one thread at a time (a shard's lock), but for hits: any, though one of two at once may not
+ * count. Private to features/.
  */
 #ifndef HOMERANK_FEATURES_CACHE_POLICY_H
 #define HOMERANK_FEATURES_CACHE_POLICY_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,7 +26,7 @@ struct hr_cache_node {
     uint64_t hash;                /* the entry's, set by the caller before it is inserted */
     size_t nbytes;                /* likewise; what the entry takes in all */
     uint8_t queue;                /* hr_cache_queue_id */
-    uint8_t n_hits;               /* since it came to its queue, at most HR_CACHE_MAX_HITS */
+    _Atomic uint8_t n_hits;       /* since it came to its queue, at most HR_CACHE_MAX_HITS */
 };
 
 typedef struct hr_cache_queue {
@@ -65,7 +67,9 @@ void hr_cache_policy_replace(hr_cache_policy *policy, hr_cache_node *before, hr_
 hr_cache_node *hr_cache_policy_victim(hr_cache_policy *policy);
 
 static inline void hr_cache_policy_hit(hr_cache_node *node) {
-    if (node->n_hits < HR_CACHE_MAX_HITS) node->n_hits++;
+    const uint8_t n_hits = atomic_load_explicit(&node->n_hits, memory_order_relaxed);
+    if (n_hits < HR_CACHE_MAX_HITS)
+        atomic_store_explicit(&node->n_hits, (uint8_t)(n_hits + 1), memory_order_relaxed);
 }
 
 static inline size_t hr_cache_policy_nbytes(const hr_cache_policy *policy) {

@@ -3,8 +3,6 @@
 
 #include "base/clock.h"
 
-enum { LOOK_AHEAD = 16, PREFETCH_AHEAD = 8 };
-
 /* --- life ----------------------------------------------------------------------------------------------- */
 
 static void keep_row(hr_row_keeper *keeper, const hr_row_offer *offer) {
@@ -30,13 +28,17 @@ void hr_cached_destroy(hr_cached *cached) {
 
 /* --- rows ----------------------------------------------------------------------------------------------- */
 
+static void fail_for_room(hr_fetch *fetch) {
+    hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
+}
+
 static bool rows_create(hr_fetch *fetch) {
     for (hr_entity entity = HR_ENTITY_USER; entity <= HR_ENTITY_ITEM; entity++) {
         const size_t n = entity == HR_ENTITY_USER ? 1 : fetch->n_items;
         const size_t nbytes = hr_row_words(fetch->schema, entity) * sizeof(uint32_t);
         if (n == 0 || nbytes <= SIZE_MAX / n) fetch->rows[entity] = hr_arena_alloc(fetch->arena, n * nbytes);
         if (fetch->rows[entity] == NULL) {
-            hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
+            fail_for_room(fetch);
             return false;
         }
     }
@@ -61,8 +63,7 @@ hr_record_cache_found hr_cached_look_up(hr_cached *cached, hr_fetch *fetch, size
     const size_t n_words = hr_row_words(fetch->schema, key->entity);
     hr_record_cache_found found = hr_record_cache_get(
         cached->cache, key, stale_too, now_ns, row_of(fetch, key->entity, i), n_words, fetch->arena, record);
-    if (found == HR_CACHE_NO_ROOM)
-        hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
+    if (found == HR_CACHE_NO_ROOM) fail_for_room(fetch);
     return found;
 }
 
@@ -78,29 +79,33 @@ void hr_cached_stand_in(hr_cached *cached, hr_fetch *fetch, size_t i, const hr_r
     hr_record_cache_count(cached->cache, 0, 0, 1);
 }
 
-/* Keys are made some records ahead, and their entries brought nearer, so that memory is waited for once and
- * not per record. */
 size_t hr_cached_look_up_all(hr_cached *cached, hr_fetch *fetch, uint64_t now_ns, uint32_t *missing) {
-    const size_t n = hr_fetch__count(fetch);
-    hr_record_key keys[LOOK_AHEAD];
+    const hr_record_wanted items = {.fingerprint = fetch->schema->fingerprint,
+                                    .entity = HR_ENTITY_ITEM,
+                                    .ids = fetch->item_ids,
+                                    .n = fetch->n_items,
+                                    .n_words = hr_row_words(fetch->schema, HR_ENTITY_ITEM),
+                                    .rows = fetch->rows[HR_ENTITY_ITEM],
+                                    .records = fetch->items,
+                                    .arena = fetch->arena};
     size_t n_missing = 0;
-    for (size_t i = 0; i < n && i < LOOK_AHEAD; i++) keys[i] = hr_cached_key(cached, fetch, i);
-    for (size_t i = 0; i < n && i < PREFETCH_AHEAD; i++) hr_record_cache_prefetch(cached->cache, &keys[i]);
-    for (size_t i = 0; i < n; i++) {
-        if (i + PREFETCH_AHEAD < n)
-            hr_record_cache_prefetch(cached->cache, &keys[(i + PREFETCH_AHEAD) % LOOK_AHEAD]);
-        if (hr_cached_look_up(cached, fetch, i, &keys[i % LOOK_AHEAD], false, now_ns) == HR_CACHE_ABSENT)
-            missing[n_missing++] = (uint32_t)i;
-        if (i + LOOK_AHEAD < n) keys[i % LOOK_AHEAD] = hr_cached_key(cached, fetch, i + LOOK_AHEAD);
+    bool no_room = false;
+    if (fetch->user_id != NULL) {
+        const hr_record_key user = hr_cached_key(cached, fetch, 0);
+        if (hr_cached_look_up(cached, fetch, 0, &user, false, now_ns) == HR_CACHE_ABSENT)
+            missing[n_missing++] = 0;
     }
+    const size_t n_users_missing = n_missing;
+    n_missing += hr_record_cache_get_many(cached->cache, &items, now_ns, missing + n_missing, &no_room);
+    for (size_t i = n_users_missing; fetch->user_id != NULL && i < n_missing; i++) missing[i]++;
+    if (no_room) fail_for_room(fetch);
     return n_missing;
 }
 
 bool hr_cached_begin(hr_cached *cached, hr_fetch *fetch, uint32_t **missing) {
     if (!hr_fetch__begin(fetch)) return false;
     *missing = hr_arena_calloc(fetch->arena, hr_fetch__count(fetch), sizeof **missing);
-    if (*missing == NULL)
-        hr_fetch__fail(fetch, HR_RESOURCE_EXHAUSTED, "the call's memory is too small for its records");
+    if (*missing == NULL) fail_for_room(fetch);
     if (*missing == NULL || !rows_create(fetch)) return false;
     fetch->keeper = &cached->keeper;
     return true;

@@ -2,13 +2,19 @@
  *
  * A shard is a chained hash table of a size fixed at the start (what the shard's bytes can hold), so that
  * nothing is ever moved; the policy's queues run through the same entries. An entry is one block of memory,
- * never changed but for its time: whatever replaces it is a block of its own, made before the lock is taken
- * and freed after.
+ * never changed but for what is atomic in it: whatever replaces it is a block of its own, made before the
+ * shard's lock is taken.
+ *
+ * A look-up takes no shard's lock, which would cost as much as all the rest of it: it follows the chain as it
+ * is. An entry that left its chain keeps its link, for whoever is just there, and its memory until all have
+ * looked away: readers hold a lock of their processor's for a block of look-ups, and who frees has held each
+ * of these locks in between.
  */
 #include "features/record_cache.h"
 
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -30,15 +36,18 @@ enum {
     CHANGES_PER_SHARD = 64, /* keys that share a count void each other's tickets, which costs a fetch */
     CACHE_LINE_NBYTES = 64,
     HUGE_PAGE_NBYTES = 2 << 20,
-    PREFETCH_NBYTES = 320
+    PREFETCH_NBYTES = 256,
+    READ_AT_ONCE = 16,     /* look-ups under a reader's lock */
+    N_READERS = 64,        /* processors beyond so many share */
+    GONE_NBYTES = 16 << 10 /* entries that have left wait until they are so much: freeing is one round */
 };
 
 typedef struct entry entry;
 struct entry {
-    hr_cache_node node; /* first: a victim is its entry */
-    entry *next;        /* in its bucket */
+    hr_cache_node node;    /* first: a victim is its entry */
+    _Atomic(entry *) next; /* in its bucket */
     uint64_t fingerprint, version;
-    uint64_t expires_ns; /* fresh until then, or until its cover ends */
+    _Atomic uint64_t expires_ns; /* fresh until then, or until its cover ends */
     hr_cover cover;
     uint32_t id_nbytes, data_nbytes;
     uint32_t n_words; /* of a row: data is the row, and counts where there is more; 0: a blob */
@@ -48,32 +57,83 @@ struct entry {
 };
 
 typedef struct shard {
-    alignas(CACHE_LINE_NBYTES) pthread_mutex_t lock; /* guards all below, its buckets and its entries */
-    uint64_t n_hits, n_negative_hits;                /* what a hit counts lies beside the lock */
+    alignas(CACHE_LINE_NBYTES) pthread_mutex_t lock; /* for changes of all below, its buckets and entries */
     uint64_t n_versions, n_evictions, n_invalidations;
     hr_cache_policy policy;
     uint32_t n_changes[CHANGES_PER_SHARD];
 } shard;
 
+/* What looks up on one processor. */
+typedef struct reader {
+    alignas(CACHE_LINE_NBYTES) pthread_mutex_t reading_lock; /* held while entries are read; guards these: */
+    uint64_t n_hits, n_negative_hits;
+} reader;
+
 struct hr_record_cache {
     hr_record_cache_options options;
     uint64_t seed;
-    size_t fixed_nbytes; /* everything but entries; 0 until all of it is there */
+    size_t fixed_nbytes; /* everything but entries in chains; 0 until all of it is there */
     uint32_t n_shards, shard_shift;
     size_t n_buckets;          /* of a shard; a power of two */
     shard *shards;             /* (n_shards) owned */
     _Atomic(entry *) *buckets; /* (n_shards, n_buckets) owned, and the entries; ghosts lie behind them */
+    reader *readers;           /* (N_READERS) owned */
+    pthread_mutex_t gone_lock; /* guards the two below */
+    entry *gone;               /* owned; out of their chains, but perhaps still read */
+    size_t gone_nbytes;
     hr_cache_covers covers;
     _Atomic uint64_t n_misses, n_joins, n_stale;
 };
 
-/* Entries that nothing refers to any more, linked by `next`. */
-static void free_all(entry *gone) {
+/* --- what has left -------------------------------------------------------------------------------------- */
+
+/* Before others that have left, by a link that the policy has no more use for. */
+static entry *gone_before(entry *e, entry *others) {
+    e->node.older = (hr_cache_node *)others;
+    return e;
+}
+
+static entry *gone_after(const entry *e) {
+    return (entry *)e->node.older;
+}
+
+static void free_gone(entry *gone) {
     while (gone != NULL) {
-        entry *next = gone->next;
+        entry *after = gone_after(gone);
         free(gone);
-        gone = next;
+        gone = after;
     }
+}
+
+/* Whoever reads now may be at an entry that has left; who comes later finds no way to it. */
+static void wait_for_readers(const hr_record_cache *cache) {
+    for (size_t i = 0; i < N_READERS; i++) {
+        pthread_mutex_lock(&cache->readers[i].reading_lock);
+        pthread_mutex_unlock(&cache->readers[i].reading_lock);
+    }
+}
+
+/* Takes entries that have left, and frees them once that is worth a round. Not under a shard's lock, nor
+ * while reading. */
+static void let_go(hr_record_cache *cache, entry *gone) {
+    if (gone == NULL) return;
+    entry *unread = NULL;
+    pthread_mutex_lock(&cache->gone_lock);
+    while (gone != NULL) {
+        entry *after = gone_after(gone);
+        cache->gone_nbytes += gone->node.nbytes;
+        cache->gone = gone_before(gone, cache->gone);
+        gone = after;
+    }
+    if (cache->gone_nbytes > GONE_NBYTES) {
+        unread = cache->gone;
+        cache->gone = NULL;
+        cache->gone_nbytes = 0;
+    }
+    pthread_mutex_unlock(&cache->gone_lock);
+    if (unread == NULL) return;
+    wait_for_readers(cache);
+    free_gone(unread);
 }
 
 /* --- creation ------------------------------------------------------------------------------------------- */
@@ -100,15 +160,19 @@ static hr_status shards_create(hr_record_cache *cache, hr_error *err) {
     cache->n_buckets = 1;
     while (cache->n_buckets < nbytes / cache->n_shards / ENTRY_NBYTES) cache->n_buckets *= 2;
     const size_t n = cache->n_shards, n_all = n * cache->n_buckets;
-    const size_t shards_nbytes = n * sizeof *cache->shards;
+    const size_t shards_nbytes = n * sizeof *cache->shards, readers_nbytes = N_READERS * sizeof(reader);
     const size_t tables_nbytes = n_all * (sizeof *cache->buckets + sizeof(hr_cache_ghost));
     cache->shards = aligned_alloc(CACHE_LINE_NBYTES, shards_nbytes);
     cache->buckets = tables_create(tables_nbytes);
-    if (cache->shards == NULL || cache->buckets == NULL)
+    cache->readers = aligned_alloc(CACHE_LINE_NBYTES, readers_nbytes);
+    if (cache->shards == NULL || cache->buckets == NULL || cache->readers == NULL)
         return hr_error_set(err, HR_OUT_OF_MEMORY, "cache: no memory for its tables");
-    cache->fixed_nbytes = sizeof *cache + shards_nbytes + tables_nbytes;
+    cache->fixed_nbytes = sizeof *cache + shards_nbytes + tables_nbytes + readers_nbytes + GONE_NBYTES;
     hr_cache_ghost *ghosts = (hr_cache_ghost *)(cache->buckets + n_all);
     memset(cache->shards, 0, shards_nbytes);
+    memset(cache->readers, 0, readers_nbytes);
+    for (size_t i = 0; i < N_READERS; i++) pthread_mutex_init(&cache->readers[i].reading_lock, NULL);
+    pthread_mutex_init(&cache->gone_lock, NULL);
     for (size_t i = 0; i < n; i++) {
         pthread_mutex_init(&cache->shards[i].lock, NULL);
         hr_cache_policy_init(&cache->shards[i].policy, (nbytes - cache->fixed_nbytes) / n,
@@ -138,11 +202,23 @@ hr_status hr_record_cache_create(const hr_record_cache_options *options, hr_reco
     return HR_OK;
 }
 
+/* Of a cache that was made whole. */
+static void shards_destroy(hr_record_cache *cache) {
+    for (size_t b = 0; b < cache->n_shards * cache->n_buckets; b++)
+        for (entry *e = cache->buckets[b], *next; e != NULL; e = next) {
+            next = e->next;
+            free(e);
+        }
+    free_gone(cache->gone);
+    for (size_t i = 0; i < cache->n_shards; i++) pthread_mutex_destroy(&cache->shards[i].lock);
+    for (size_t i = 0; i < N_READERS; i++) pthread_mutex_destroy(&cache->readers[i].reading_lock);
+    pthread_mutex_destroy(&cache->gone_lock);
+}
+
 void hr_record_cache_destroy(hr_record_cache *cache) {
     if (cache == NULL) return;
-    const size_t n_shards = cache->fixed_nbytes > 0 ? cache->n_shards : 0;
-    for (size_t b = 0; b < n_shards * cache->n_buckets; b++) free_all(cache->buckets[b]);
-    for (size_t i = 0; i < n_shards; i++) pthread_mutex_destroy(&cache->shards[i].lock);
+    if (cache->fixed_nbytes > 0) shards_destroy(cache);
+    free(cache->readers);
     free(cache->buckets);
     free(cache->shards);
     free(cache);
@@ -170,21 +246,18 @@ static uint64_t hash_of(const hr_record_cache *cache, hr_entity entity, const ch
     return XXH3_64bits_withSeed(id, id_nbytes, cache->seed + (uint64_t)entity);
 }
 
-hr_record_key hr_record_cache_key(const hr_record_cache *cache, uint64_t fingerprint, hr_entity entity,
-                                  const char *id) {
+static hr_record_key key_of(const hr_record_cache *cache, uint64_t fingerprint, hr_entity entity,
+                            const char *id) {
     const size_t id_nbytes = strlen(id);
     const uint64_t hash = hash_of(cache, entity, id, id_nbytes);
-    __builtin_prefetch(shard_of(cache, hash));
     __builtin_prefetch(bucket_of(cache, hash));
     return (hr_record_key){
         .id = id, .id_nbytes = id_nbytes, .hash = hash, .fingerprint = fingerprint, .entity = entity};
 }
 
-void hr_record_cache_prefetch(const hr_record_cache *cache, const hr_record_key *key) {
-    const char *first = (const char *)atomic_load_explicit(bucket_of(cache, key->hash), memory_order_relaxed);
-    if (first == NULL) return;
-    for (size_t offset = 0; offset < PREFETCH_NBYTES; offset += CACHE_LINE_NBYTES)
-        __builtin_prefetch(first + offset);
+hr_record_key hr_record_cache_key(const hr_record_cache *cache, uint64_t fingerprint, hr_entity entity,
+                                  const char *id) {
+    return key_of(cache, fingerprint, entity, id);
 }
 
 /* --- entries -------------------------------------------------------------------------------------------- */
@@ -198,11 +271,15 @@ static bool is_of_record(const entry *e, uint64_t hash, hr_entity entity, const 
            memcmp(e->bytes, id, id_nbytes) == 0;
 }
 
+static entry *load(const _Atomic(entry *) *link) {
+    return atomic_load_explicit(link, memory_order_acquire);
+}
+
 static entry *find(const hr_record_cache *cache, const hr_record_key *key) {
-    entry *e = atomic_load_explicit(bucket_of(cache, key->hash), memory_order_relaxed);
+    entry *e = load(bucket_of(cache, key->hash));
     while (e != NULL && !(e->fingerprint == key->fingerprint &&
                           is_of_record(e, key->hash, key->entity, key->id, key->id_nbytes)))
-        e = e->next;
+        e = load(&e->next);
     return e;
 }
 
@@ -226,16 +303,14 @@ static entry *entry_create(const hr_record_cache *cache, const hr_record_key *ke
 
 /* Takes an entry out of its bucket, or, with another, puts that in its place. */
 static void relink(const hr_record_cache *cache, entry *e, entry *other) {
-    _Atomic(entry *) *bucket = bucket_of(cache, e->node.hash);
-    entry *at = atomic_load_explicit(bucket, memory_order_relaxed);
-    entry *after = other != NULL ? other : e->next;
-    if (other != NULL) other->next = e->next;
-    if (at == e) {
-        atomic_store_explicit(bucket, after, memory_order_relaxed);
-        return;
+    entry *after = load(&e->next);
+    if (other != NULL) {
+        atomic_store_explicit(&other->next, after, memory_order_relaxed);
+        after = other;
     }
-    while (at->next != e) at = at->next;
-    at->next = after;
+    _Atomic(entry *) *link = bucket_of(cache, e->node.hash);
+    while (load(link) != e) link = &load(link)->next;
+    atomic_store_explicit(link, after, memory_order_release);
 }
 
 /* Puts an entry in the place of `before`, or, where that is NULL, in. Returns what had to go for it. */
@@ -244,20 +319,18 @@ static entry *put(hr_record_cache *cache, shard *s, entry *before, entry *e) {
     if (before != NULL) {
         hr_cache_policy_replace(&s->policy, &before->node, &e->node);
         relink(cache, before, e);
-        before->next = NULL;
-        gone = before;
+        gone = gone_before(before, NULL);
     } else {
         _Atomic(entry *) *bucket = bucket_of(cache, e->node.hash);
-        e->next = atomic_load_explicit(bucket, memory_order_relaxed);
-        atomic_store_explicit(bucket, e, memory_order_relaxed);
         hr_cache_policy_insert(&s->policy, &e->node);
+        atomic_store_explicit(&e->next, load(bucket), memory_order_relaxed);
+        atomic_store_explicit(bucket, e, memory_order_release);
     }
     hr_cache_node *node;
     while ((node = hr_cache_policy_victim(&s->policy)) != NULL) {
         entry *victim = (entry *)node;
         relink(cache, victim, NULL);
-        victim->next = gone;
-        gone = victim;
+        gone = gone_before(victim, gone);
         s->n_evictions++;
     }
     return gone;
@@ -265,13 +338,17 @@ static entry *put(hr_record_cache *cache, shard *s, entry *before, entry *e) {
 
 /* --- looking -------------------------------------------------------------------------------------------- */
 
+static uint64_t expires_ns(const entry *e) {
+    return atomic_load_explicit(&e->expires_ns, memory_order_acquire);
+}
+
 static bool is_fresh(const hr_record_cache *cache, const entry *e, uint64_t now_ns) {
-    return now_ns < e->expires_ns && hr_cache_cover_lasts(&cache->covers, e->cover);
+    return now_ns < expires_ns(e) && hr_cache_cover_lasts(&cache->covers, e->cover);
 }
 
 static bool may_stand_in(const hr_record_cache *cache, const entry *e, uint64_t now_ns) {
     const uint64_t covered_ns = hr_cache_cover_end_ns(&cache->covers, e->cover);
-    const uint64_t end_ns = covered_ns < e->expires_ns ? covered_ns : e->expires_ns;
+    const uint64_t expired_ns = expires_ns(e), end_ns = covered_ns < expired_ns ? covered_ns : expired_ns;
     return end_ns >= now_ns || now_ns - end_ns <= cache->options.max_stale_ms * UINT64_C(1000000);
 }
 
@@ -315,28 +392,84 @@ static bool copy_out(entry *e, uint32_t *row, hr_arena *arena, hr_record *record
     return true;
 }
 
-static hr_record_cache_found take(hr_record_cache *cache, shard *s, entry *e, bool stale_too, uint64_t now_ns,
-                                  uint32_t *row, hr_arena *arena, hr_record *record) {
+static hr_record_cache_found take(const hr_record_cache *cache, reader *r, entry *e, bool stale_too,
+                                  uint64_t now_ns, uint32_t *row, hr_arena *arena, hr_record *record) {
     const bool fresh = is_fresh(cache, e, now_ns);
     if (!fresh && !(stale_too && may_stand_in(cache, e, now_ns))) return HR_CACHE_ABSENT;
     if (!copy_out(e, row, arena, record)) return HR_CACHE_NO_ROOM;
     hr_cache_policy_hit(&e->node);
-    s->n_hits += fresh;
-    s->n_negative_hits += fresh && record->kind == HR_RECORD_MISSING;
+    r->n_hits += fresh;
+    r->n_negative_hits += fresh && record->kind == HR_RECORD_MISSING;
     return HR_CACHE_FOUND;
+}
+
+static reader *read_begin(const hr_record_cache *cache) {
+    reader *r = &cache->readers[(unsigned)sched_getcpu() % N_READERS];
+    pthread_mutex_lock(&r->reading_lock);
+    return r;
+}
+
+static void read_end(reader *r) {
+    pthread_mutex_unlock(&r->reading_lock);
+}
+
+static hr_record_cache_found look_up(const hr_record_cache *cache, reader *r, const hr_record_key *key,
+                                     bool stale_too, uint64_t now_ns, uint32_t *row, size_t n_words,
+                                     hr_arena *arena, hr_record *record) {
+    entry *e = find(cache, key);
+    if (e == NULL || (e->n_words != 0 && e->n_words != n_words)) return HR_CACHE_ABSENT;
+    return take(cache, r, e, stale_too, now_ns, row, arena, record);
 }
 
 hr_record_cache_found hr_record_cache_get(hr_record_cache *cache, const hr_record_key *key, bool stale_too,
                                           uint64_t now_ns, uint32_t *row, size_t n_words, hr_arena *arena,
                                           hr_record *record) {
-    shard *s = shard_of(cache, key->hash);
-    hr_record_cache_found found = HR_CACHE_ABSENT;
-    pthread_mutex_lock(&s->lock);
-    entry *e = find(cache, key);
-    if (e != NULL && (e->n_words == 0 || e->n_words == n_words))
-        found = take(cache, s, e, stale_too, now_ns, row, arena, record);
-    pthread_mutex_unlock(&s->lock);
+    reader *r = read_begin(cache);
+    const hr_record_cache_found found =
+        look_up(cache, r, key, stale_too, now_ns, row, n_words, arena, record);
+    read_end(r);
     return found;
+}
+
+/* Begins to bring the first entry of the key's bucket nearer, which is mostly the key's. */
+static void prefetch(const hr_record_cache *cache, const hr_record_key *key) {
+    const char *first = (const char *)load(bucket_of(cache, key->hash));
+    for (size_t offset = 0; first != NULL && offset < PREFETCH_NBYTES; offset += CACHE_LINE_NBYTES)
+        __builtin_prefetch(first + offset);
+}
+
+/* The keys of the wanted records from first on, READ_AT_ONCE at most. Returns how many. */
+static size_t make_keys(const hr_record_cache *cache, const hr_record_wanted *wanted, size_t first,
+                        hr_record_key *keys) {
+    const size_t left = wanted->n - first, n = left < READ_AT_ONCE ? left : READ_AT_ONCE;
+    for (size_t i = 0; i < n; i++)
+        keys[i] = key_of(cache, wanted->fingerprint, wanted->entity, wanted->ids[first + i]);
+    return n;
+}
+
+/* A block's entries are on their way while the next block's keys are made, and its buckets on theirs while
+ * this block's entries are read. */
+size_t hr_record_cache_get_many(hr_record_cache *cache, const hr_record_wanted *wanted, uint64_t now_ns,
+                                uint32_t *absent, bool *no_room) {
+    hr_record_key blocks[2][READ_AT_ONCE], *keys = blocks[0], *next_keys = blocks[1];
+    size_t n_absent = 0, n_next, n = make_keys(cache, wanted, 0, keys);
+    for (size_t first = 0; n > 0; first += n, n = n_next) {
+        reader *r = read_begin(cache);
+        for (size_t i = 0; i < n; i++) prefetch(cache, &keys[i]);
+        n_next = make_keys(cache, wanted, first + n, next_keys);
+        for (size_t i = 0, at = first; i < n; i++, at++) {
+            const hr_record_cache_found found =
+                look_up(cache, r, &keys[i], false, now_ns, wanted->rows + at * wanted->n_words,
+                        wanted->n_words, wanted->arena, &wanted->records[at]);
+            if (found == HR_CACHE_ABSENT) absent[n_absent++] = (uint32_t)at;
+            *no_room |= found == HR_CACHE_NO_ROOM;
+        }
+        read_end(r);
+        hr_record_key *read = keys;
+        keys = next_keys;
+        next_keys = read;
+    }
+    return n_absent;
 }
 
 /* --- keeping -------------------------------------------------------------------------------------------- */
@@ -382,7 +515,7 @@ uint64_t hr_record_cache_put_record(hr_record_cache *cache, const hr_record_key 
         gone = put(cache, s, find(cache, key), e);
     }
     pthread_mutex_unlock(&s->lock);
-    free_all(gone);
+    let_go(cache, gone);
     return version;
 }
 
@@ -427,7 +560,7 @@ void hr_record_cache_put_row(hr_record_cache *cache, const hr_record_key *key, c
         gone = put(cache, s, before, e);
     }
     pthread_mutex_unlock(&s->lock);
-    free_all(gone);
+    let_go(cache, gone);
 }
 
 /* --- forgetting ----------------------------------------------------------------------------------------- */
@@ -439,19 +572,18 @@ void hr_record_cache_forget(hr_record_cache *cache, hr_entity entity, const char
     entry *gone = NULL, *next;
     pthread_mutex_lock(&s->lock);
     ++*n_changes_of(s, hash);
-    for (entry *e = atomic_load_explicit(bucket_of(cache, hash), memory_order_relaxed); e != NULL; e = next) {
-        next = e->next;
+    for (entry *e = load(bucket_of(cache, hash)); e != NULL; e = next) {
+        next = load(&e->next);
         if (!is_of_record(e, hash, entity, id, id_nbytes)) continue;
         s->n_invalidations++;
         if (now_ns < e->expires_ns) e->expires_ns = now_ns;
         if (cache->options.max_stale_ms > 0) continue;
         hr_cache_policy_remove(&s->policy, &e->node);
         relink(cache, e, NULL);
-        e->next = gone;
-        gone = e;
+        gone = gone_before(e, gone);
     }
     pthread_mutex_unlock(&s->lock);
-    free_all(gone);
+    let_go(cache, gone);
 }
 
 /* --- counts --------------------------------------------------------------------------------------------- */
@@ -468,11 +600,16 @@ void hr_record_cache_stats(hr_record_cache *cache, hr_cache_stats *stats) {
                               .n_stale = atomic_load(&cache->n_stale),
                               .n_losses = atomic_load(&cache->covers.n_losses),
                               .nbytes = cache->fixed_nbytes};
+    for (size_t i = 0; i < N_READERS; i++) {
+        reader *r = &cache->readers[i];
+        pthread_mutex_lock(&r->reading_lock);
+        stats->n_hits += r->n_hits;
+        stats->n_negative_hits += r->n_negative_hits;
+        pthread_mutex_unlock(&r->reading_lock);
+    }
     for (uint32_t i = 0; i < cache->n_shards; i++) {
         shard *s = &cache->shards[i];
         pthread_mutex_lock(&s->lock);
-        stats->n_hits += s->n_hits;
-        stats->n_negative_hits += s->n_negative_hits;
         stats->n_evictions += s->n_evictions;
         stats->n_invalidations += s->n_invalidations;
         stats->nbytes += hr_cache_policy_nbytes(&s->policy);

@@ -12,8 +12,8 @@
  * that is heard of until the answer is put voids the ticket, and the answer, which may be older than the
  * change, is not kept.
  *
- * Thread rule: any thread, but for covers (see there). Shards with a lock each, held for one entry's look-up
- * and copy. Private to features/.
+ * Thread rule: any thread, but for covers (see there). Changes take a shard's lock; look-ups only one of
+ * their processor's, which nobody else wants but who frees memory. Private to features/.
  */
 #ifndef HOMERANK_FEATURES_RECORD_CACHE_H
 #define HOMERANK_FEATURES_RECORD_CACHE_H
@@ -57,9 +57,6 @@ typedef struct hr_record_key {
 hr_record_key hr_record_cache_key(const hr_record_cache *cache, uint64_t fingerprint, hr_entity entity,
                                   const char *id);
 
-/* Begins to bring the entry itself nearer, where it is easy to find: some look-ups before the key's own. */
-void hr_record_cache_prefetch(const hr_record_cache *cache, const hr_record_key *key);
-
 typedef enum hr_record_cache_found {
     HR_CACHE_ABSENT,
     HR_CACHE_FOUND,  /* record is filled */
@@ -72,6 +69,23 @@ typedef enum hr_record_cache_found {
 hr_record_cache_found hr_record_cache_get(hr_record_cache *cache, const hr_record_key *key, bool stale_too,
                                           uint64_t now_ns, uint32_t *row, size_t n_words, hr_arena *arena,
                                           hr_record *record);
+
+/* Records to look for together. */
+typedef struct hr_record_wanted {
+    uint64_t fingerprint;
+    hr_entity entity;
+    size_t n, n_words;
+    const char *const *ids; /* (n) NUL-terminated; borrowed, as are these: */
+    uint32_t *rows;         /* (n, n_words) */
+    hr_record *records;     /* (n) */
+    hr_arena *arena;
+} hr_record_wanted;
+
+/* The same for fresh entries of many records, cheaper: memory is not waited for record by record. The numbers
+ * of those that are absent go to absent, room for n; returns how many. *no_room becomes true where the arena
+ * is full. */
+size_t hr_record_cache_get_many(hr_record_cache *cache, const hr_record_wanted *wanted, uint64_t now_ns,
+                                uint32_t *absent, bool *no_room);
 
 typedef struct hr_record_ticket {
     uint64_t n_losses;

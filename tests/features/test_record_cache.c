@@ -1,6 +1,7 @@
 /* The record cache: what was put comes back, for as long as it is true, and never in more memory than
  * allowed.
  */
+#include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -163,6 +164,71 @@ static void a_row_takes_the_place_of_its_record_and_of_no_other(void **state) {
     hr_record_cache_forget(f.cache, HR_ENTITY_ITEM, "a", 1, start_ns);
     put_row(&f, &a, &record, version, row, 3, NULL); /* changed while it was encoded */
     assert_false(get(&f, &a, true, start_ns, &found));
+    close_cache(&f);
+}
+
+enum { N_MANY = 50 }; /* some blocks of the cache's, and a part of one */
+
+typedef struct many {
+    char ids[N_MANY][16];
+    const char *list[N_MANY];
+    uint32_t rows[N_MANY][3], absent[N_MANY];
+    hr_record records[N_MANY];
+    hr_record_wanted wanted;
+} many;
+
+/* Records "item FIRST" ... "item FIRST + n - 1" to be looked for. */
+static void ask_for(many *m, uint32_t first, size_t n, hr_arena *arena) {
+    m->wanted = (hr_record_wanted){.fingerprint = FINGERPRINT,
+                                   .entity = HR_ENTITY_ITEM,
+                                   .n = n,
+                                   .n_words = 3,
+                                   .ids = m->list,
+                                   .rows = m->rows[0],
+                                   .records = m->records,
+                                   .arena = arena};
+    for (uint32_t i = 0; i < n; i++) {
+        snprintf(m->ids[i], sizeof m->ids[i], "item %" PRIu32, first + i);
+        m->list[i] = m->ids[i];
+        m->records[i] = (hr_record){.kind = HR_RECORD_MISSING};
+    }
+}
+
+static void many_are_found_as_each_alone_would_be(void **state) {
+    (void)state;
+    fixture f;
+    static many m;
+    open_cache(&f, 1 << 20, 0);
+    ask_for(&m, 0, N_MANY, f.arena);
+    for (uint32_t i = 0; i < N_MANY; i++) {
+        if (i % 7 == 3) continue; /* absent */
+        const hr_record_key key = item(&f, m.ids[i]);
+        const hr_record record = packed(&f, m.ids[i]);
+        const uint64_t version = put(&f, &key, &record);
+        const uint32_t row[] = {i, 2 * i, 3 * i};
+        if (i % 2 == 0) put_row(&f, &key, &record, version, row, 3, NULL);
+    }
+    for (size_t n = 0; n <= N_MANY; n++) {
+        bool no_room = false;
+        size_t n_absent = 0;
+        ask_for(&m, 0, n, f.arena);
+        const size_t n_told = hr_record_cache_get_many(f.cache, &m.wanted, start_ns, m.absent, &no_room);
+        for (uint32_t i = 0; i < n; i++) {
+            if (i % 7 == 3) {
+                assert_int_equal(m.absent[n_absent++], i);
+                assert_false(m.records[i].answered);
+            } else if (i % 2 == 0) {
+                const uint32_t row[] = {i, 2 * i, 3 * i};
+                assert_ptr_equal(m.records[i].row, m.rows[i]);
+                assert_memory_equal(m.rows[i], row, sizeof row);
+            } else {
+                assert_int_equal(m.records[i].nbytes, strlen(m.ids[i]));
+                assert_memory_equal(m.records[i].data, m.ids[i], strlen(m.ids[i]));
+            }
+        }
+        assert_int_equal(n_told, n_absent);
+        assert_false(no_room);
+    }
     close_cache(&f);
 }
 
@@ -394,15 +460,31 @@ enum { N_THREADS = 4, N_IDS = 64, N_STEPS = 30000 };
 
 typedef struct crowd {
     fixture f;
-    atomic_uint begun;
+    atomic_uint begun; /* threads */
+    atomic_bool ended;
 } crowd;
 
 /* Every record and row says its id: whoever finds another one has found a race. */
+static bool is_of(const hr_record *found, const uint32_t *row, const char *id, uint32_t number) {
+    if (found->row != NULL) return row[0] == number && row[2] == number;
+    return found->nbytes == strlen(id) && memcmp(found->data, id, found->nbytes) == 0;
+}
+
+static bool many_are_whole(fixture *f, many *m, uint32_t first, hr_arena *arena) {
+    bool no_room = false;
+    ask_for(m, first, N_MANY, arena);
+    hr_record_cache_get_many(f->cache, &m->wanted, start_ns, m->absent, &no_room);
+    for (uint32_t i = 0; i < N_MANY; i++)
+        if (m->records[i].answered && !is_of(&m->records[i], m->rows[i], m->ids[i], first + i)) return false;
+    return !no_room;
+}
+
 static void *hammer(void *arg) {
     crowd *c = arg;
     fixture *f = &c->f;
     hr_arena *arena = hr_arena_create(16 << 20);
     uint64_t random = 77 + atomic_fetch_add(&c->begun, 1);
+    many m;
     for (int step = 0; step < N_STEPS; step++) {
         char id[16];
         uint32_t row[3];
@@ -414,9 +496,7 @@ static void *hammer(void *arg) {
         const hr_record record = packed(f, id);
         if (hr_record_cache_get(f->cache, &key, step % 2, start_ns, row, 3, arena, &found) ==
             HR_CACHE_FOUND) {
-            if (found.row != NULL ? row[0] != number || row[2] != number
-                                  : found.nbytes != (size_t)n || memcmp(found.data, id, (size_t)n) != 0)
-                return arg;
+            if (!is_of(&found, row, id, number)) return arg;
         } else {
             const hr_record_ticket ticket = hr_record_cache_ticket(f->cache, &key);
             found.version = hr_record_cache_put_record(f->cache, &key, ticket, &record, 0, start_ns);
@@ -425,6 +505,7 @@ static void *hammer(void *arg) {
         const uint32_t made[] = {number, 0, number};
         if (found.row == NULL) put_row(f, &key, &record, found.version, made, 3, NULL);
         if (random >> 60 == 0) hr_record_cache_forget(f->cache, HR_ENTITY_ITEM, id, (size_t)n, start_ns);
+        if (step % 16 == 0 && !many_are_whole(f, &m, number, arena)) return arg;
         hr_arena_reset(arena);
     }
     hr_arena_destroy(arena);
@@ -448,10 +529,49 @@ static void threads_see_whole_entries_of_their_own_keys(void **state) {
     close_cache(&c.f);
 }
 
+/* Only looks up, until told to end. */
+static void *watch(void *arg) {
+    crowd *c = arg;
+    hr_arena *arena = hr_arena_create(16 << 20);
+    bool whole = true;
+    many m;
+    while (whole && !atomic_load_explicit(&c->ended, memory_order_relaxed)) {
+        whole = many_are_whole(&c->f, &m, 0, arena);
+        hr_arena_reset(arena);
+    }
+    hr_arena_destroy(arena);
+    return whole ? NULL : arg;
+}
+
+/* Nothing but the cache itself orders these look-ups and the freeing: a thread sanitizer sees if it does not.
+ */
+static void an_entry_is_not_freed_while_it_is_read(void **state) {
+    (void)state;
+    crowd c = {.begun = 0};
+    pthread_t thread;
+    void *wrong;
+    open_cache(&c.f, 1 << 20, 0);
+    assert_int_equal(pthread_create(&thread, NULL, watch, &c), 0);
+    for (int step = 0; step < N_STEPS; step++) {
+        char id[16];
+        snprintf(id, sizeof id, "item %d", step % N_MANY);
+        const hr_record_key key = item(&c.f, id);
+        const hr_record record = packed(&c.f, id);
+        const hr_record_ticket ticket = hr_record_cache_ticket(c.f.cache, &key);
+        hr_record_cache_put_record(c.f.cache, &key, ticket, &record, 0, start_ns);
+        if (step % 3 == 0) hr_record_cache_forget(c.f.cache, HR_ENTITY_ITEM, id, strlen(id), start_ns);
+    }
+    atomic_store_explicit(&c.ended, true, memory_order_relaxed);
+    pthread_join(thread, &wrong);
+    assert_null(wrong);
+    close_cache(&c.f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_put_comes_back),
         cmocka_unit_test(a_row_takes_the_place_of_its_record_and_of_no_other),
+        cmocka_unit_test(many_are_found_as_each_alone_would_be),
         cmocka_unit_test(schemas_and_entities_are_kept_apart),
         cmocka_unit_test(an_entry_is_fresh_for_its_time_to_live_and_not_all_end_together),
         cmocka_unit_test(the_end_of_a_cover_makes_all_of_it_doubtful),
@@ -462,6 +582,7 @@ int main(void) {
         cmocka_unit_test(a_full_arena_is_told_and_leaves_the_record_alone),
         cmocka_unit_test(too_small_a_cache_is_an_error),
         cmocka_unit_test(threads_see_whole_entries_of_their_own_keys),
+        cmocka_unit_test(an_entry_is_not_freed_while_it_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
