@@ -7,13 +7,15 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/metrics_internal.h"
 
 /* ---- Sets ----
  *
  * A set's cells: per slot a row of them, on cache lines of its own. A counter has a cell per value of its
- * label; a histogram one per bucket, then its sum. */
+ * label; a histogram one per bucket, then its sum. The rows are a mapping of their own, of zeros: those of
+ * slots that no thread has, most of them, take no memory, and a set that goes leaves none behind. */
 
 enum { LINE_NBYTES = 64, LINE_CELLS = LINE_NBYTES / sizeof(uint64_t) };
 
@@ -25,13 +27,24 @@ struct hr_metric_set {
     hr_label labels[HR_METRIC_MAX_LABELS]; /* (n_labels) owned texts */
     size_t n_labels;
     size_t n_row;     /* cells of a row, padded to whole cache lines */
-    cell *cells;      /* (HR_METRIC_SLOTS, n_row) owned */
+    cell *cells;      /* (HR_METRIC_SLOTS, n_row) owned, mapped; NULL: not yet */
     uint32_t first[]; /* (n_families) each family's first cell in a row */
 };
 
 static uint32_t cells_of(const hr_metric_family *family) {
     if (family->kind == HR_METRIC_HISTOGRAM) return family->n_bounds + 2;
     return family->n_values > 0 ? family->n_values : 1;
+}
+
+static size_t cells_nbytes(const hr_metric_set *set) {
+    return HR_METRIC_SLOTS * set->n_row * sizeof *set->cells;
+}
+
+static bool map_cells(hr_metric_set *set) {
+    void *zeros = mmap(NULL, cells_nbytes(set), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (zeros == MAP_FAILED) return false;
+    set->cells = zeros;
+    return true;
 }
 
 static bool copy_labels(hr_metric_set *set, const hr_label *labels, size_t n_labels) {
@@ -59,14 +72,9 @@ hr_metric_set *hr_metric_set_create(const hr_metric_family *families, size_t n_f
         set->n_row += cells_of(&families[f]);
     }
     set->n_row = (set->n_row + LINE_CELLS - 1) / LINE_CELLS * LINE_CELLS;
-    size_t n_cells = HR_METRIC_SLOTS * set->n_row;
-    set->cells = aligned_alloc(LINE_NBYTES, n_cells * sizeof *set->cells);
-    if (set->cells == NULL || !copy_labels(set, labels, n_labels)) {
-        hr_metric_set_destroy(set);
-        return NULL;
-    }
-    for (size_t i = 0; i < n_cells; i++) atomic_init(&set->cells[i], 0);
-    return set;
+    if (map_cells(set) && copy_labels(set, labels, n_labels)) return set;
+    hr_metric_set_destroy(set);
+    return NULL;
 }
 
 void hr_metric_set_destroy(hr_metric_set *set) {
@@ -75,7 +83,7 @@ void hr_metric_set_destroy(hr_metric_set *set) {
         free((char *)set->labels[i].name);
         free((char *)set->labels[i].value);
     }
-    free(set->cells);
+    if (set->cells != NULL) munmap(set->cells, cells_nbytes(set));
     free(set);
 }
 

@@ -391,6 +391,39 @@ static void the_process_is_told_as_it_is(void **state) {
     while (process_value("process_cpu_seconds_total") <= used) continue;
 }
 
+static size_t resident_nbytes(void) {
+    size_t pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%*u %zu", &pages), 1);
+    fclose(file);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* As a server's that has seen many versions: what no thread records into, and what is read, is not there. */
+static void sets_take_memory_for_the_threads_that_record(void **state) {
+    enum { N_SETS = 256, N_CELLS = 256, MOST_NBYTES = 8 << 20 }; /* all cells would be 33 MB */
+    static const char *values[N_CELLS];
+    for (size_t v = 0; v < N_CELLS; v++) values[v] = "value";
+    const hr_metric_family family = {.name = "a_total",
+                                     .help = "A.",
+                                     .kind = HR_METRIC_COUNTER,
+                                     .label = "a",
+                                     .values = values,
+                                     .n_values = N_CELLS};
+    hr_metric_set *sets[N_SETS];
+    (void)state;
+    size_t before = resident_nbytes();
+    for (size_t i = 0; i < N_SETS; i++) {
+        sets[i] = hr_metric_set_create(&family, 1, NULL, 0);
+        assert_non_null(sets[i]);
+        for (uint32_t v = 0; v < N_CELLS; v++) hr_metric_count(sets[i], 0, v, v);
+        assert_int_equal(hr_metric_counted(sets[i], 0, N_CELLS - 1), N_CELLS - 1);
+    }
+    assert_in_range(resident_nbytes() - before, N_SETS, MOST_NBYTES);
+    for (size_t i = 0; i < N_SETS; i++) hr_metric_set_destroy(sets[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_value_is_the_shortest_text_that_reads_back_the_same),
@@ -404,6 +437,7 @@ int main(void) {
         cmocka_unit_test(keys_past_the_limit_share_one_set),
         cmocka_unit_test(keys_come_and_go_while_threads_record),
         cmocka_unit_test(the_process_is_told_as_it_is),
+        cmocka_unit_test(sets_take_memory_for_the_threads_that_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

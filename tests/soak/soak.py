@@ -40,7 +40,7 @@ VERSIONS_WITH_SERIES = 64  # the metrics remember as many; all of them by the en
 REDIS_UP_S, REDIS_DOWN_S = 10.0, 3.0
 CACHE = ("--cache-ttl-ms", "500", "--cache-max-stale-ms", "500")  # so that an outage has stale answers, then none
 LOAD_S = 4
-FLAT_FROM_S, FLAT_GROWTH = 60, 0.1  # the pools grow to the largest crowd of calls so far
+FLAT_FROM_S, FLAT_GROWTH = 60, 0.05
 EXPECTED_CODES = {"OK", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 
 
