@@ -77,10 +77,19 @@ void hr_deadline_tree_set_work(hr_deadline_node *node, uint64_t work_ns) {
     for (; node != NULL; node = node->parent) node->sum_ns += change_ns;
 }
 
-hr_deadline_node *hr_deadline_tree_first(const hr_deadline_tree *tree) {
-    hr_deadline_node *node = tree->root;
+static hr_deadline_node *leftmost(hr_deadline_node *node) {
     while (node != NULL && node->child[0] != NULL) node = node->child[0];
     return node;
+}
+
+hr_deadline_node *hr_deadline_tree_first(const hr_deadline_tree *tree) {
+    return leftmost(tree->root);
+}
+
+hr_deadline_node *hr_deadline_tree_next(const hr_deadline_node *node) {
+    if (node->child[1] != NULL) return leftmost(node->child[1]);
+    while (node->parent != NULL && node->parent->child[1] == node) node = node->parent;
+    return node->parent;
 }
 
 uint64_t hr_deadline_tree_work_until(const hr_deadline_tree *tree, uint64_t key_ns) {

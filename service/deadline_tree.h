@@ -35,6 +35,9 @@ void hr_deadline_tree_set_work(hr_deadline_node *node, uint64_t work_ns);
 /* The node that goes first; NULL: the tree is empty. */
 hr_deadline_node *hr_deadline_tree_first(const hr_deadline_tree *tree);
 
+/* The node that goes next after this one; NULL: it is the last. */
+hr_deadline_node *hr_deadline_tree_next(const hr_deadline_node *node);
+
 /* The work of all nodes whose key is at most key_ns; UINT64_MAX: of all. */
 uint64_t hr_deadline_tree_work_until(const hr_deadline_tree *tree, uint64_t key_ns);
 

@@ -116,6 +116,7 @@ static void set_pending(hr_scheduler *s, hr_scheduled *call, bool pending) {
 static void enqueue(hr_scheduler *s, hr_scheduled *call) {
     hr_lane *lane = call->lane;
     call->in_tree = true;
+    if (call->work_ns == 0) call->work_ns = hr_scheduler__work_ns(s, call);
     call->node.work_ns = work_left_ns(call);
     hr_deadline_tree_insert(&lane->trees[call->class], &call->node);
     if (lane->n_rows[call->class] == 0) lane->since_ns[call->class] = hr_clock_ns();
@@ -420,6 +421,25 @@ bool hr_scheduler_take(hr_scheduler *s, hr_batch *batch) {
 
 /* ---- Computing ---- */
 
+/* A model's first batch, after a swap say, is known: those that came while it was not are work too. */
+static void weigh_lane(const hr_scheduler *s, const hr_lane *lane) {
+    for (int c = 0; c < HR_CLASS_COUNT; c++) {
+        hr_deadline_node *node = hr_deadline_tree_first(&lane->trees[c]);
+        for (; node != NULL; node = hr_deadline_tree_next(node)) {
+            hr_scheduled *call = call_of(node);
+            if (call->work_ns == 0) call->work_ns = hr_scheduler__work_ns(s, call);
+            hr_deadline_tree_set_work(node, work_left_ns(call));
+        }
+    }
+}
+
+static void measure(const hr_scheduler *s, const hr_batch *batch, uint64_t now_ns) {
+    const hr_scheduled *call = batch->parts[0].call;
+    bool is_first = hr_service_time_measured_ns(call->time) == 0;
+    hr_service_time_add(call->time, batch->n_rows, now_ns - batch->taken_ns, now_ns);
+    if (is_first) weigh_lane(s, call->lane);
+}
+
 uint32_t hr_scheduler_launch(hr_scheduler *s, hr_batch *batch) {
     const uint64_t now_ns = hr_clock_ns();
     batch->n_rows = 0;
@@ -440,9 +460,8 @@ uint32_t hr_scheduler_launch(hr_scheduler *s, hr_batch *batch) {
 
 void hr_scheduler_done(hr_scheduler *s, hr_batch *batch) {
     const uint64_t now_ns = hr_clock_ns();
-    hr_service_time *time = batch->parts[0].call->time;
     pthread_mutex_lock(&s->lock);
-    if (batch->n_rows > 0) hr_service_time_add(time, batch->n_rows, now_ns - batch->taken_ns, now_ns);
+    if (batch->n_rows > 0) measure(s, batch, now_ns);
     s->n_busy--;
     s->busy_until_ns -= batch->taken_ns + batch->expected_ns;
     for (uint32_t i = 0; i < batch->n_parts; i++) {

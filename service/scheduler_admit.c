@@ -104,12 +104,16 @@ static void learn_size(hr_scheduler *s, const hr_scheduled *call) {
     s->mean_square += (service_ns * service_ns - s->mean_square) / s->n_means;
 }
 
+uint64_t hr_scheduler__work_ns(const hr_scheduler *s, const hr_scheduled *call) {
+    uint64_t batch_ns = hr_service_time_estimate(call->time, s->options.max_batch_rows);
+    return (uint64_t)((double)batch_ns * call->n_rows / s->options.max_batch_rows);
+}
+
 hr_verdict hr_scheduler__judge(hr_scheduler *s, hr_scheduled *call) {
     const uint64_t now_ns = hr_clock_ns();
     if (s->draining) return (hr_verdict){.status = HR_UNAVAILABLE, .refusal = HR_REFUSAL_DRAINING};
     if (atomic_load(call->cancelled)) return (hr_verdict){.status = HR_CANCELLED, .refusal = HR_REFUSAL_NONE};
-    uint64_t batch_ns = hr_service_time_estimate(call->time, s->options.max_batch_rows);
-    call->work_ns = (uint64_t)((double)batch_ns * call->n_rows / s->options.max_batch_rows);
+    call->work_ns = hr_scheduler__work_ns(s, call);
     call->node.key_ns =
         call->deadline_ns == UINT64_MAX ? call->received_ns + NO_DEADLINE_NS : call->deadline_ns;
     learn_size(s, call);

@@ -52,6 +52,9 @@ typedef struct hr_verdict {
     uint64_t own_ns, left_ns;
 } hr_verdict;
 
+/* What all rows of the call take one worker, as measured so far. */
+uint64_t hr_scheduler__work_ns(const hr_scheduler *scheduler, const hr_scheduled *call);
+
 /* Judges a call by what there is now; sets its work and its place in the order. Under the lock. */
 hr_verdict hr_scheduler__judge(hr_scheduler *scheduler, hr_scheduled *call);
 

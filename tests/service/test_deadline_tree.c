@@ -83,11 +83,12 @@ static void emptied_from_the_front_the_nodes_come_in_order(void **state) {
         m->inside[i] = true;
     }
     for (size_t n = N_NODES; n > 0; n--) {
-        hr_deadline_node *first = hr_deadline_tree_first(&m->tree);
+        hr_deadline_node *first = hr_deadline_tree_first(&m->tree), *next = hr_deadline_tree_next(first);
         assert_ptr_equal(first, first_of(m));
         assert_int_equal(hr_deadline_tree_work_until(&m->tree, UINT64_MAX), n);
         hr_deadline_tree_remove(&m->tree, first);
         m->inside[first - m->nodes] = false;
+        assert_ptr_equal(next, first_of(m));
     }
     assert_null(hr_deadline_tree_first(&m->tree));
     free(m);

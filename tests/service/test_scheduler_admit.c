@@ -120,6 +120,33 @@ static void a_batch_that_runs_counts_as_ahead(void **state) {
     sched_close(&f);
 }
 
+/* As after a swap: what came before the new version's first batch was through is work nevertheless. */
+static void calls_of_a_model_not_yet_measured_are_weighed_once_it_is(void **state) {
+    (void)state;
+    fixture f;
+    hr_scheduler_options options = sched_defaults;
+    options.max_wait_ns = 100 * MS;
+    sched_open(&f, &options);
+    for (int i = 0; i < 11; i++) sched_add(&f, BATCH_ROWS, HR_CLASS_NORMAL, NEVER);
+    test_call *late = sched_call(&f, BATCH_ROWS, HR_CLASS_NORMAL, NEVER);
+    assert_int_equal(hr_scheduler_admit(f.scheduler, &late->scheduled, true, &f.refusal, &f.err),
+                     HR_OK); /* fetching */
+    sched_take(&f);
+    sched_wait_until(hr_clock_ns() + 30 * MS);
+    sched_compute(&f);
+    assert_int_equal(sched_free_ended(&f), 1);
+    sched_expect_refused(&f, 1, HR_CLASS_NORMAL, NEVER, HR_REFUSAL_WAIT); /* 10 batches of 30 ms */
+    for (int i = 0; i < 10; i++) {
+        sched_take(&f);
+        sched_compute(&f);
+        sched_free_ended(&f);
+    }
+    sched_add(&f, 1, HR_CLASS_NORMAL, NEVER);
+    hr_scheduler_ready(f.scheduler, &late->scheduled);
+    sched_compute_all(&f);
+    sched_close(&f);
+}
+
 static void an_old_measurement_refuses_nobody(void **state) {
     (void)state;
     fixture f;
@@ -262,6 +289,7 @@ int main(void) {
         cmocka_unit_test(a_call_that_would_not_make_its_deadline_is_refused),
         cmocka_unit_test(only_work_that_goes_first_counts_as_ahead),
         cmocka_unit_test(a_batch_that_runs_counts_as_ahead),
+        cmocka_unit_test(calls_of_a_model_not_yet_measured_are_weighed_once_it_is),
         cmocka_unit_test(an_old_measurement_refuses_nobody),
         cmocka_unit_test(an_expired_call_is_dropped_when_it_would_be_taken),
         cmocka_unit_test(an_expired_call_is_dropped_when_it_would_be_computed),
