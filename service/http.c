@@ -7,7 +7,6 @@
 #include <microhttpd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +65,7 @@ static enum MHD_Result reply(connection *to, unsigned code, const char *type, co
 }
 
 static enum MHD_Result reply_line(connection *to, unsigned code, const char *line) {
-    char text[HR_ERROR_MESSAGE_SIZE + 1];
+    char text[HR_HTTP_WORDS_SIZE + 1];
     int n = snprintf(text, sizeof text, "%s\n", line);
     return reply(to, code, TEXT_TYPE, text, (size_t)n, MHD_RESPMEM_MUST_COPY);
 }
@@ -81,10 +80,9 @@ static enum MHD_Result reply_metrics(const hr_http *http, connection *to) {
 }
 
 static enum MHD_Result reply_ready(const hr_http *http, connection *to) {
-    hr_error err;
-    if (http->options.ready(http->options.arg, &err) != HR_OK)
-        return reply_line(to, MHD_HTTP_SERVICE_UNAVAILABLE, err.message);
-    return reply_line(to, MHD_HTTP_OK, "ready");
+    char words[HR_HTTP_WORDS_SIZE];
+    bool ready = http->options.ready(http->options.arg, words);
+    return reply_line(to, ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, words);
 }
 
 /* Answered at the first call, when the headers are there: a body is not waited for. */

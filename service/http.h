@@ -7,12 +7,13 @@
 #ifndef HOMERANK_SERVICE_HTTP_H
 #define HOMERANK_SERVICE_HTTP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/metrics.h"
 #include "base/status.h"
 
-enum { HR_HTTP_MAX_CONNECTIONS = 32 };
+enum { HR_HTTP_MAX_CONNECTIONS = 32, HR_HTTP_WORDS_SIZE = 1024 };
 
 typedef struct hr_http hr_http;
 
@@ -20,8 +21,9 @@ typedef struct hr_http_options {
     const char *listen;  /* HOST:PORT, port 0 = any free one; borrowed for the call */
     uint32_t max_age_ms; /* of a connection */
     hr_metrics *metrics; /* borrowed until the stop */
-    /* Whether calls may be sent; else why not, in a line. On the HTTP thread. */
-    hr_status (*ready)(void *arg, hr_error *err);
+    /* Whether calls may be sent, and the words that /readyz says of it: a line or more. On the HTTP thread.
+     */
+    bool (*ready)(void *arg, char words[HR_HTTP_WORDS_SIZE]);
     void *arg;
 } hr_http_options;
 

@@ -2,7 +2,9 @@
 #include "service/monitor.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/metrics_process.h"
 #include "kernels/backend.h"
@@ -30,19 +32,33 @@ static void collect_build(hr_metrics_text *text, void *arg) {
     hr_metrics_text_sample(text, 1, labels, 2);
 }
 
-static void count_model(const hr_model *model, void *arg) {
-    (void)model;
-    ++*(size_t *)arg;
+/* What /readyz says of the models. */
+typedef struct models_words {
+    size_t n_models;
+    char *words; /* [HR_HTTP_WORDS_SIZE] a line for each degraded one, cut where it does not fit */
+} models_words;
+
+static void describe_model(const hr_model *model, void *arg) {
+    models_words *to = arg;
+    to->n_models++;
+    if (!hr_engine_is_degraded(hr_model_engine(model))) return;
+    size_t n = strlen(to->words);
+    snprintf(to->words + n, HR_HTTP_WORDS_SIZE - n,
+             "\ndegraded: %s is computed by the CPU, its device failed", hr_model_label(model));
 }
 
-static hr_status is_ready(void *arg, hr_error *err) {
+/* A failed device is no reason to send the calls elsewhere, for the CPU answers them: but it is said. */
+static bool is_ready(void *arg, char words[HR_HTTP_WORDS_SIZE]) {
+    static const char *const why_not[] = {
+        [STARTING] = "the server is starting", [STOPPING] = "the server is shutting down"};
     hr_monitor *monitor = arg;
     phase now = atomic_load(&monitor->phase);
-    if (now == STARTING) return hr_error_set(err, HR_UNAVAILABLE, "the server is starting");
-    if (now == STOPPING) return hr_error_set(err, HR_UNAVAILABLE, "the server is shutting down");
-    size_t n_models = 0;
-    hr_repository_visit(monitor->repository, count_model, &n_models);
-    return n_models > 0 ? HR_OK : hr_error_set(err, HR_UNAVAILABLE, "no model is served");
+    models_words models = {.words = words};
+    snprintf(words, HR_HTTP_WORDS_SIZE, "%s", now == SERVING ? "ready" : why_not[now]);
+    if (now != SERVING) return false;
+    hr_repository_visit(monitor->repository, describe_model, &models);
+    if (models.n_models == 0) snprintf(words, HR_HTTP_WORDS_SIZE, "no model is served");
+    return models.n_models > 0;
 }
 
 static hr_status start(const char *listen, hr_monitor *monitor, hr_error *err) {
@@ -78,6 +94,10 @@ const hr_pipeline_observer *hr_monitor_observer(hr_monitor *monitor) {
 
 hr_metrics *hr_monitor_metrics(hr_monitor *monitor) {
     return monitor == NULL ? NULL : monitor->metrics;
+}
+
+uint16_t hr_monitor_port(const hr_monitor *monitor) {
+    return monitor == NULL ? 0 : hr_http_port(monitor->http);
 }
 
 hr_status hr_monitor_serving(hr_monitor *monitor, hr_repository *repository, hr_pipeline *pipeline,

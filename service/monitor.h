@@ -24,6 +24,9 @@ const hr_pipeline_observer *hr_monitor_observer(hr_monitor *monitor);
 /* Where a module adds a collector of its own (hr_metrics_add, which takes the NULL of NULL too). */
 hr_metrics *hr_monitor_metrics(hr_monitor *monitor);
 
+/* The port bound; 0 of NULL. */
+uint16_t hr_monitor_port(const hr_monitor *monitor);
+
 /* From now on it is ready where a model is served. All are borrowed until hr_monitor_close. Errors:
  * OUT_OF_MEMORY. */
 hr_status hr_monitor_serving(hr_monitor *monitor, hr_repository *repository, hr_pipeline *pipeline,

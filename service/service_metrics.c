@@ -188,6 +188,13 @@ typedef struct printer {
     hr_service_metrics *metrics;
 } printer;
 
+static void print_degraded(const hr_model *model, void *arg) {
+    char name[512];
+    hr_label labels[2];
+    labels_of(hr_model_label(model), name, sizeof name, labels);
+    hr_metrics_text_sample(arg, hr_engine_is_degraded(hr_model_engine(model)), labels, 2);
+}
+
 static void print_model(const hr_model *model, void *arg) {
     const printer *p = arg;
     char name[512];
@@ -219,6 +226,9 @@ static void print_watched(hr_metrics_text *text, hr_service_metrics *metrics) {
         hr_metrics_text_family(text, HR_METRIC_GAUGE, "homerank_model_info",
                                "1 for each version that is served.");
         hr_repository_visit(metrics->repository, print_model, &p);
+        hr_metrics_text_family(text, HR_METRIC_GAUGE, "homerank_model_degraded",
+                               "1 for a version that the CPU computes because its device failed, else 0.");
+        hr_repository_visit(metrics->repository, print_degraded, text);
         print_queue(text, metrics->pipeline);
     }
     pthread_mutex_unlock(&metrics->watched);

@@ -34,9 +34,11 @@ static void collect(hr_metrics_text *text, void *arg) {
     if (f->n_padding > 0) fprintf(text->out, "# %0*d\n", (int)f->n_padding, 0);
 }
 
-static hr_status is_ready(void *arg, hr_error *err) {
+static bool is_ready(void *arg, char words[HR_HTTP_WORDS_SIZE]) {
     fixture *f = arg;
-    return atomic_load(&f->ready) ? HR_OK : hr_error_set(err, HR_UNAVAILABLE, "not yet: %s", "loading");
+    bool ready = atomic_load(&f->ready);
+    snprintf(words, HR_HTTP_WORDS_SIZE, "%s", ready ? "ready" : "not yet: loading");
+    return ready;
 }
 
 static void start(fixture *f, uint32_t max_age_ms) {
