@@ -54,6 +54,8 @@ static void close_after(after_answers *after) {
     hr_exposures_close(after->exposures);
 }
 
+enum { STALL_MS = 10000 }; /* for a client to take an answer */
+
 static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, const after_answers *after,
                               hr_server **started, hr_error *err) {
     hr_server_options server = {
@@ -64,6 +66,7 @@ static hr_status start_server(const hr_options *options, hr_pipeline *pipeline, 
         .max_call_nbytes = options->max_call_bytes,
         .max_open_nbytes = options->max_open_bytes,
         .grace_ms = options->grace_ms,
+        .stall_ms = STALL_MS,
         .exposures = after->exposures,
         .shadow = after->shadow,
     };
@@ -82,6 +85,7 @@ static hr_status start_admin(const hr_options *options, hr_repository *repositor
         .max_call_nbytes = 16 << 20,
         .max_open_nbytes = 64 << 20,
         .grace_ms = options->grace_ms,
+        .stall_ms = STALL_MS,
     };
     return hr_server_start_admin(&server, repository, started, err);
 }

@@ -256,6 +256,26 @@ void hr_rpc_advance(hr_rpc *rpc) {
     leave(rpc);
 }
 
+/* A call that is not streaming is sent by its poller alone, which this is. */
+static bool is_stalled(hr_rpc *rpc, uint64_t before_ns) {
+    enter(rpc);
+    bool stalled = rpc->sending && rpc->send_begun_ns < before_ns;
+    if (rpc->method->streaming) pthread_mutex_unlock(&rpc->lock);
+    return stalled;
+}
+
+void hr_rpc_cancel_stalled(hr_poller *poller, uint64_t before_ns) {
+    hr_server *server = poller->server;
+    pthread_mutex_lock(&server->lock);
+    for (hr_rpc *rpc = server->calls; rpc != NULL; rpc = rpc->next) {
+        if (rpc->poller != poller || !is_stalled(rpc, before_ns)) continue;
+        hr_log(HR_LOG_WARN, "a client does not take its answer: call cancelled",
+               HR_LOG_STR("method", method_name(rpc->method)));
+        grpc_call_cancel_with_status(rpc->call, GRPC_STATUS_CANCELLED, "the answers were not taken", NULL);
+    }
+    pthread_mutex_unlock(&server->lock);
+}
+
 /* Adds what precedes any first message or status. */
 static size_t add_metadata_op(hr_rpc *rpc, grpc_op *ops, size_t n_ops) {
     if (rpc->metadata_sent) return n_ops;
@@ -278,6 +298,7 @@ void hr_rpc_send(hr_rpc *rpc, grpc_byte_buffer *message, void (*on_sent)(hr_rpc 
     size_t n_ops = add_metadata_op(rpc, ops, 0);
     n_ops = add_message_op(rpc, message, ops, n_ops);
     rpc->sending = true;
+    rpc->send_begun_ns = hr_clock_ns();
     rpc->on_sent = on_sent;
     start_batch(rpc, ops, n_ops, &rpc->send_tag);
 }
@@ -294,6 +315,7 @@ void hr_rpc_end(hr_rpc *rpc, grpc_byte_buffer *message, hr_status code, const ch
     ops[n_ops].data.send_status_from_server.status_details = &details;
     n_ops++;
     rpc->sending = true;
+    rpc->send_begun_ns = hr_clock_ns();
     rpc->ended = true;
     rpc->on_sent = on_sent;
     start_batch(rpc, ops, n_ops, &rpc->send_tag);

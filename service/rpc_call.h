@@ -63,6 +63,7 @@ struct hr_rpc {
     hr_rpc_tag accept_tag, close_tag, read_tag, send_tag;
     grpc_byte_buffer *outgoing; /* owned, while sending */
     grpc_byte_buffer *incoming; /* owned, written by the core while reading */
+    uint64_t send_begun_ns;     /* hr_clock_ns; of what is being sent */
     void (*on_sent)(hr_rpc *rpc, bool ok);
     void (*on_read)(hr_rpc *rpc, grpc_byte_buffer *message);
 
@@ -92,6 +93,10 @@ void hr_rpc_post(hr_rpc *rpc, void (*run)(hr_rpc *rpc));
 
 /* What was posted to the poller; its own thread. */
 void hr_rpc_run_posted(hr_poller *poller);
+
+/* Cancels the poller's calls whose client has not taken what is being sent since before_ns: their places are
+ * for those that read. The poller's own thread. */
+void hr_rpc_cancel_stalled(hr_poller *poller, uint64_t before_ns);
 
 /* Runs method->advance under the lock where it may run. For threads that hold a reference or the list lock.
  */

@@ -119,15 +119,32 @@ void hr_poller_put_arena(hr_poller *poller, hr_arena *arena) {
 
 /* ---- Pollers ---- */
 
+static void fire(const grpc_event *event) {
+    hr_rpc_tag *tag = event->tag;
+    HR_RPC_ACQUIRE(tag);
+    tag->fire(tag, event->success != 0);
+}
+
+static gpr_timespec in_ms(uint64_t ms) {
+    if (ms == 0) return gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis((int64_t)ms, GPR_TIMESPAN));
+}
+
+/* Every so often it looks for clients that take no answers: the core tells of a dead peer, not of one that
+ * lives and does not read. */
 static void *poller_run(void *arg) {
+    enum { LOOKS = 4 }; /* in the time that a client may take */
     hr_poller *poller = arg;
+    const uint64_t stall_ms = poller->server->options.stall_ms, look_ms = (stall_ms + LOOKS - 1) / LOOKS;
+    uint64_t next_look_ns = stall_ms > 0 ? hr_clock_ns() + look_ms * 1000000u : UINT64_MAX;
     for (;;) {
-        grpc_event event =
-            grpc_completion_queue_next(poller->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+        grpc_event event = grpc_completion_queue_next(poller->queue, in_ms(look_ms), NULL);
         if (event.type == GRPC_QUEUE_SHUTDOWN) return NULL;
-        hr_rpc_tag *tag = event.tag;
-        HR_RPC_ACQUIRE(tag);
-        tag->fire(tag, event.success != 0);
+        if (event.type == GRPC_OP_COMPLETE) fire(&event);
+        const uint64_t now_ns = hr_clock_ns();
+        if (now_ns < next_look_ns) continue;
+        hr_rpc_cancel_stalled(poller, now_ns - stall_ms * 1000000u);
+        next_look_ns = now_ns + look_ms * 1000000u;
     }
 }
 

@@ -28,6 +28,7 @@ typedef struct hr_server_options {
     uint32_t max_call_nbytes;    /* cap of one call's arena */
     uint64_t max_open_nbytes;    /* decoded requests in the server together */
     uint32_t grace_ms;           /* at shutdown, for accepted calls to finish */
+    uint32_t stall_ms;           /* a call whose client takes no answer for as long is cancelled; 0: none */
     hr_exposures *exposures; /* where sent answers' assignments go; borrowed until hr_server_stop; or NULL */
     hr_shadow *shadow;       /* what ranks answered requests once more; closed between hr_server_stop and
                                 hr_server_shutdown; or NULL */

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -159,6 +160,47 @@ static void streams_past_the_limit_are_refused(void **state) {
     }
 }
 
+/* The answers that nobody reads fill the connection's window, then the stream's: its places are given back.
+ */
+static void a_client_that_takes_no_answers_is_cancelled(void **state) {
+    enum { N = 60, ITEMS = 400 };
+    fixture *f = *state;
+    hr_server_options options = fixture_server_options;
+    options.stall_ms = 200;
+    fixture_serve(f, &options);
+    peer_call *call = peer_open(f->client, STREAM_PATH, 0);
+    for (uint32_t i = 0; i < N; i++) send_numbered(call, i, ITEMS);
+    fixture_wait_cancelled(f, WINDOW);
+    fixture_round_trip(f);
+    hr_server_counts counts = counts_of(f);
+    assert_int_equal(counts.n_open, 0);
+    assert_int_equal(counts.accepted, counts.answered + counts.cancelled);
+    for (void *sent; (sent = peer_receive(call, &homerank__v1__rank_response__descriptor)) != NULL;)
+        protobuf_c_message_free_unpacked(sent, NULL);
+    assert_int_equal(peer_finish(call, NULL), CANCELLED);
+}
+
+/* Only what is being sent has a time: a stream without messages, or whose next is being ranked, stays. */
+static void a_stream_at_rest_is_no_stalled_one(void **state) {
+    fixture *f = *state;
+    hr_server_options options = fixture_server_options;
+    options.stall_ms = 20;
+    fixture_serve(f, &options);
+    fixture_shut_gate(f);
+    peer_call *call = peer_open(f->client, STREAM_PATH, 0);
+    send_numbered(call, 0, 3);
+    fixture_wait_accepted(f, 1);
+    const struct timespec long_enough = {.tv_nsec = 200000000};
+    nanosleep(&long_enough, NULL);
+    fixture_open_gate(f);
+    expect_numbered(call, 0, 3);
+    nanosleep(&long_enough, NULL);
+    send_numbered(call, 1, 3);
+    expect_numbered(call, 1, 3);
+    peer_half_close(call);
+    assert_int_equal(peer_finish(call, NULL), OK);
+}
+
 static void many_streams_at_once_keep_their_own_order(void **state) {
     enum { STREAMS = 40, MESSAGES = 20 };
     fixture *f = *state;
@@ -186,6 +228,8 @@ int main(void) {
         FIXTURE_TEST(a_stream_without_messages_ends_well),
         FIXTURE_TEST(a_cancelled_streams_messages_are_all_counted_out),
         FIXTURE_TEST(streams_past_the_limit_are_refused),
+        FIXTURE_TEST(a_client_that_takes_no_answers_is_cancelled),
+        FIXTURE_TEST(a_stream_at_rest_is_no_stalled_one),
         FIXTURE_TEST(many_streams_at_once_keep_their_own_order),
     };
     return cmocka_run_group_tests(tests, fixture_group_setup, fixture_group_teardown);
