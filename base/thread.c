@@ -41,6 +41,13 @@ void hr_thread_compute(void) {
     setpriority(PRIO_PROCESS, (id_t)gettid(), now + LESS);
 }
 
+/* Nine times the weight of a thread that computes; three times where this fails. */
+void hr_thread_answer(void) {
+    enum { MORE = 5 };
+    int now = getpriority(PRIO_PROCESS, (id_t)gettid());
+    setpriority(PRIO_PROCESS, (id_t)gettid(), now - MORE);
+}
+
 /* The CPUs in the affinity mask. The kernel refuses a mask smaller than its own: grow until it fits. */
 static uint32_t affinity_count(void) {
     for (int n_cpus = 1024; n_cpus <= 1 << 20; n_cpus *= 2) {

@@ -20,6 +20,11 @@ void hr_thread_give_way(void);
  * for long, beside those that answer. */
 void hr_thread_compute(void);
 
+/* Makes the calling thread, for good, go first where it may (CAP_SYS_NICE, RLIMIT_NICE): for threads that do
+ * little at a time and are waited for. A thread that has just run for some 300 us is made to wait for one
+ * that computes, until the next tick of a 4 ms clock or two, unless it outweighs it by far. */
+void hr_thread_answer(void);
+
 /* The CPUs this process may run on (its affinity mask and cgroup quota), >= 1. */
 uint32_t hr_cpu_count(void);
 

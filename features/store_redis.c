@@ -109,6 +109,7 @@ static void on_wake(uv_async_t *wake) {
 
 static void *loop_main(void *arg) {
     redis_store *store = arg;
+    hr_thread_answer();
     uv_run(&store->loop, UV_RUN_DEFAULT);
     return NULL;
 }

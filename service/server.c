@@ -148,6 +148,11 @@ static void *poller_run(void *arg) {
     }
 }
 
+static void *poller_main(void *poller) {
+    hr_thread_answer();
+    return poller_run(poller);
+}
+
 static void fire_posted(hr_rpc_tag *tag, bool ok) {
     (void)ok;
     hr_rpc_run_posted(tag->owner);
@@ -165,7 +170,7 @@ static hr_status start_pollers(hr_server *server, hr_error *err) {
         poller->queue = grpc_completion_queue_create_for_next(NULL);
         grpc_server_register_completion_queue(server->core, poller->queue, NULL);
         pthread_mutex_init(&poller->arenas_lock, NULL);
-        hr_status status = hr_thread_start(&poller->thread, "hr-poller", poller_run, poller, err);
+        hr_status status = hr_thread_start(&poller->thread, "hr-poller", poller_main, poller, err);
         if (status == HR_OK) continue;
         grpc_completion_queue_shutdown(poller->queue);
         poller_run(poller); /* drains what nobody else will */

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -64,6 +65,28 @@ static void a_thread_that_computes_lets_others_go_first(void **state) {
     assert_int_equal(getpriority(PRIO_PROCESS, (id_t)gettid()), before);
 }
 
+static void *answer(void *niceness) {
+    hr_thread_answer();
+    *(int *)niceness = getpriority(PRIO_PROCESS, (id_t)gettid());
+    return NULL;
+}
+
+/* Where it may: else it stays as it was, and is no worse off. */
+static void a_thread_that_answers_goes_first(void **state) {
+    (void)state;
+    int before = getpriority(PRIO_PROCESS, (id_t)gettid()), niceness = 0;
+    bool may = setpriority(PRIO_PROCESS, (id_t)gettid(), before - 1) == 0;
+    pthread_t thread;
+    if (may) assert_int_equal(setpriority(PRIO_PROCESS, (id_t)gettid(), before), 0);
+    assert_int_equal(hr_thread_start(&thread, "answers", answer, &niceness, NULL), HR_OK);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    if (may)
+        assert_int_equal(niceness, before - 5 > -20 ? before - 5 : -20);
+    else
+        assert_in_range(niceness + 20, 0, before + 20);
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)gettid()), before);
+}
+
 static void the_cpu_count_follows_the_affinity_mask(void **state) {
     (void)state;
     cpu_set_t before, one;
@@ -87,6 +110,7 @@ static void the_clocks_run(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thread_blocks_signals_and_leaves_its_maker_alone),
+        cmocka_unit_test(a_thread_that_answers_goes_first),
         cmocka_unit_test(the_cpu_count_follows_the_affinity_mask),
         cmocka_unit_test(a_thread_that_gives_way_is_the_only_one),
         cmocka_unit_test(a_thread_that_computes_lets_others_go_first),
