@@ -216,6 +216,7 @@ static grpc_server *create_core(const hr_server_options *options) {
                 clamp_int((uint64_t)options->max_open_calls + STREAMS_BEYOND_OPEN_CALLS)),
         int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
         int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a port in use is an error */
+        int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0), /* its counts and traces, which nobody can ask for */
         int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, 60000),
         int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000),
         int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
