@@ -1,4 +1,4 @@
-/* oneDNN primitives for the network's matrix products; see gemm.h. */
+/* The network's matrix products, our own or oneDNN's primitives; see gemm.h. */
 #include "kernels/onednn/gemm.h"
 
 #if defined(__x86_64__)
@@ -271,7 +271,8 @@ static bool bf16_is_slow(void) {
     bool has_fp16 = false;
 #if defined(__x86_64__)
     unsigned eax, ebx, ecx, edx;
-    has_fp16 = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx >> 23 & 1); /* AVX512-FP16 */
+    has_fp16 = __builtin_cpu_is("intel") && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) &&
+               (edx >> 23 & 1); /* AVX512-FP16 */
 #endif
     return has_fp16 && !has_isa(dnnl_cpu_isa_avx512_core_amx);
 }
@@ -288,7 +289,7 @@ hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, uint32_t max
         {false, false, SIZES_F32, N_F32},  {false, true, SIZES_F32, 1},
     };
     bool bf16 = false;
-    for (uint32_t i = 0; i < n; i++) bf16 |= specs[i].x == HR_OPERAND_BF16;
+    for (uint32_t i = 0; i < n; i++) bf16 |= specs[i].x == HR_OPERAND_BF16 || specs[i].y == HR_OPERAND_BF16;
     omp_set_num_threads(1);
     *set = NULL;
     if (bf16 && (!has_isa(dnnl_cpu_isa_avx512_core_bf16) || bf16_is_slow())) return HR_OK;
@@ -420,6 +421,10 @@ hr_status hr_gemm_bind(const hr_gemm_set *set, uint32_t gemm_index, uint32_t siz
     if (status == dnnl_success) return HR_OK;
     hr_gemm_call_destroy(call);
     return hr__dnnl_error(err, status, "binding a matrix product to its memory");
+}
+
+void hr_gemm_follow(hr_gemm_call *call, const hr_gemm_call *next) {
+    call->multiply.next = next->multiply.panels;
 }
 
 void hr_gemm_call_destroy(hr_gemm_call *call) {

@@ -32,7 +32,7 @@ typedef struct hr_gemm_spec {
 typedef struct hr_gemm {
     hr_gemm_spec spec;
     bool convolution;
-    bool activates;             /* the primitive itself applies the activation */
+    bool activates;             /* the product itself applies the activation */
     dnnl_memory_desc_t weights; /* as packed */
     struct {
         dnnl_primitive_t primitive;
@@ -66,9 +66,10 @@ typedef struct hr_gemm_call {
 } hr_gemm_call;
 
 /* Makes the primitives of the specs (n) and finds block sizes at which every one of them gives a row the same
- * bits at any size and place (see gemm_check.c). Sizes past max_rows are left out, but never the smallest.
- * *set is NULL, with HR_OK, where specs want BF16 and oneDNN does not multiply it natively, and right, on
- * this CPU. Errors: OUT_OF_MEMORY, DEVICE. */
+ * bits at any size and place (see gemm_check.c). Sizes past max_rows are left out, but never the smallest. A
+ * set of own products has neither: its one size is the most rows they are given.
+ * *set is NULL, with HR_OK, where specs want BF16 and this CPU does not multiply it natively, right, and
+ * faster than f32. Errors: OUT_OF_MEMORY, DEVICE. */
 hr_status hr_gemm_set_create(const hr_gemm_spec *specs, uint32_t n, uint32_t max_rows, hr_gemm_set **set,
                              hr_error *err);
 void hr_gemm_set_destroy(hr_gemm_set *set); /* NULL is allowed */
@@ -86,6 +87,9 @@ void hr_gemm_weights_destroy(hr_gemm_weights *packed);
 hr_status hr_gemm_bind(const hr_gemm_set *set, uint32_t gemm, uint32_t size, const hr_gemm_weights *packed,
                        void *x, void *y, void *scratchpad, hr_gemm_call *call, hr_error *err);
 void hr_gemm_call_destroy(hr_gemm_call *call);
+
+/* Tells a call which one comes next, so that it fetches that one's weights. */
+void hr_gemm_follow(hr_gemm_call *call, const hr_gemm_call *next);
 
 /* n_rows: the call's block size; of an own product any number up to it. */
 hr_status hr_gemm_run(const hr_gemm_call *call, uint32_t n_rows, dnnl_stream_t stream, hr_error *err);

@@ -457,7 +457,7 @@ void hr_program_destroy(hr_program *program) {
     free(program->segments);
     free(program->terms);
     free(program->vectors);
-    free(program->panels);
+    hr__pages_free(program->panels, program->n_panels * sizeof(float));
     free(program);
 }
 
@@ -520,13 +520,11 @@ void hr_program_place(hr_program *program, uint32_t max_rows) {
 }
 
 hr_status hr_program_pack(hr_program *program, const hr_gemm_set *set, hr_error *err) {
-    size_t n_panels = 0;
     for (uint32_t i = 0; i < program->n_matrices; i++)
-        n_panels += hr_gemm_panels_count(set, program->matrices[i].gemm);
-    float *panels = program->panels = hr__lines_alloc(n_panels * sizeof(float));
-    if (!panels)
-        return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %zu bytes of weights",
-                            n_panels * sizeof(float));
+        program->n_panels += hr_gemm_panels_count(set, program->matrices[i].gemm);
+    const size_t nbytes = program->n_panels * sizeof(float);
+    float *panels = program->panels = hr__pages_alloc(nbytes);
+    if (!panels) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %zu bytes of weights", nbytes);
     for (uint32_t i = 0; i < program->n_matrices; i++) {
         hr_matrix *m = &program->matrices[i];
         hr_status status = hr_gemm_pack(set, m->gemm, m->weight, m->bias, panels, &m->packed, err);

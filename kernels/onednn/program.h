@@ -69,7 +69,7 @@ typedef struct hr_step {
             uint32_t matrix, part; /* part of y */
         } gemm;
         struct {
-            uint32_t gemm;   /* index of x's shape in specs: its primitive may apply the activation itself */
+            uint32_t gemm;   /* index of x's shape in specs: its product may apply the activation itself */
             uint32_t shared; /* buffer of the slices' shares, or HR_NONE */
             hr_gemm_activation activation;
         } finish;
@@ -110,7 +110,8 @@ typedef struct hr_program {
     hr_gate_segment *segments;
     hr_program_term *terms;
     float **vectors; /* owned: norm and last-layer weights */
-    float *panels;   /* owned: the weights of products of our own, in the order in which they are read */
+    float *panels;   /* (n_panels) owned: the weights of products of our own, as they are read in turn */
+    size_t n_panels;
     uint32_t n_buffers, n_steps, n_specs, n_matrices, n_segments, n_terms, n_vectors;
     uint32_t max_terms; /* of one mix */
     size_t nbytes;      /* of all buffers, once placed */

@@ -4,8 +4,9 @@
  *   HR_ROWS_TABLE   the name of the table to define
  *   HR_ROWS_ISA     its name for people
  *   MIN_V, MAX_V    (optional) its minimum and maximum of two vectors, as x86 has them
- *   HR_ROWS_MULTIPLY  (optional) defined where multiply_impl.h fits: 32 registers, HR_PANEL_WIDTH two vectors
- * Vectors are the compiler's own vector types, and the order of operations is the same everywhere.
+ *   MULTIPLY_ADD_V  (optional) a * b + c of a number and two vectors, rounded once; defined where
+ * multiply_impl.h fits: 32 registers, a panel of two vectors Vectors are the compiler's own vector types, and
+ * the order of operations is the same everywhere.
  */
 #include <string.h>
 
@@ -259,7 +260,7 @@ ROWS_FN void rows_logit(const float *x, const float *weight, float bias, float *
     }
 }
 
-#ifdef HR_ROWS_MULTIPLY
+#ifdef MULTIPLY_ADD_V
 #include "kernels/onednn/multiply_impl.h"
 #endif
 
@@ -273,7 +274,7 @@ const hr_rows_i HR_ROWS_TABLE = {
     .norm = rows_norm,
     .mix = rows_mix,
     .logit = rows_logit,
-#ifdef HR_ROWS_MULTIPLY
+#ifdef MULTIPLY_ADD_V
     .multiply = rows_multiply,
 #endif
 };

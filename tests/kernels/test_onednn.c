@@ -17,7 +17,8 @@
 
 enum { N_SEEDS = 4, MOST_ROWS = 200 };
 
-static const uint32_t ROW_COUNTS[] = {1, 2, 15, 16, 17, 64, 65, 128, 130, MOST_ROWS};
+static const uint32_t ROW_COUNTS[] = {1,  2,   11,  12,  13,  15,  16,  17,       64,
+                                      65, 128, 130, 131, 132, 133, 145, MOST_ROWS};
 enum { N_ROW_COUNTS = sizeof ROW_COUNTS / sizeof ROW_COUNTS[0] };
 
 /* MODEL.md 5; f32 is held to what is typical rather than to the bound of 1e-4. */
@@ -313,8 +314,9 @@ static void a_very_wide_network_runs_in_smaller_blocks(void **state) {
     fixture f;
     fixture_open_plan(&f, random_plan, HR_PRECISION_F32);
     hr_engine_describe(f.engine, text, sizeof text);
-    if (strstr(text, "128") != NULL || strstr(text, "132") != NULL) fail_msg("%s", text);
-    check_agreement(&f, 65, HR_PRECISION_F32);
+    unsigned largest = (unsigned)strtoul(strrchr(text, ' '), NULL, 10); /* what it says last */
+    if (largest < 2 || largest >= 128) fail_msg("%s", text);
+    check_agreement(&f, 2 * largest + 1, HR_PRECISION_F32);
     fixture_close(&f);
 }
 
