@@ -43,6 +43,12 @@ def evaluate_logits(model, columns):
         return judge(columns).numpy()
 
 
+def judge(model, dataset, batch_size=4096):
+    """Logits (n, T): float64's, rounded to float32, so that alike rows have one score wherever they stand in a batch."""
+    parts = [evaluate_logits(model, dataset.batch(rows)[0]) for rows in torch.arange(len(dataset)).split(batch_size)]
+    return np.concatenate(parts).astype(np.float32)
+
+
 def verify_line(model, encoder, request):
     """One line of verify.jsonl: a request with every feature inline, and its logits by item and task."""
     items = request["item_ids"]

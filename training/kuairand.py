@@ -168,7 +168,7 @@ def command_evaluate(options):
     check_tasks(options.model, tasks)
     impressions = kuairand_data.Impressions(options.data, *options.days)
     dataset = make_dataset(make_columns(config, options.data), impressions)
-    scores = trainer.predict(model, dataset)[:, [tasks.index(task) for task in kuairand_data.TASKS]]
+    scores = export.judge(model, dataset)[:, [tasks.index(task) for task in kuairand_data.TASKS]]
     if options.scores:
         np.save(options.scores, scores)
     print_figures(impressions, scores)
