@@ -267,6 +267,13 @@ class Watcher(Actor):
     def median(self, first_s, last_s):
         return statistics.median(m for t, m in self.rss if first_s <= t <= last_s)
 
+    def by_minute(self):
+        """The median of every minute begun: a leak is a slope, something that fills up a step."""
+        minutes = collections.defaultdict(list)
+        for t, megabytes in self.rss:
+            minutes[int(t // 60)].append(megabytes)
+        return [statistics.median(minutes[minute]) for minute in sorted(minutes)]
+
 
 class Soak:
     def __init__(self, folder):
@@ -383,6 +390,7 @@ class Soak:
         early = watcher.median(FLAT_FROM_S, FLAT_FROM_S + 30)
         late = watcher.median(seconds - 30, seconds)
         print("resident memory: %.1f MB after the first minute, %.1f MB in the end" % (early, late))
+        print("minute by minute: " + " ".join("%.1f" % megabytes for megabytes in watcher.by_minute()))
         if late > early * (1 + FLAT_GROWTH):
             self.tally.complain("resident memory grew from %.1f to %.1f MB" % (early, late))
 
