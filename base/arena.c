@@ -12,15 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define HAVE_POISON 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HAVE_POISON 1
-#endif
-#endif
+#include "base/arena_blocks.h"
 
-#ifdef HAVE_POISON
+#ifdef HR_ARENA_SANITIZED
 #include <sanitizer/asan_interface.h>
 enum { GAP_NBYTES = 16 };
 #define poison(p, nbytes)   ASAN_POISON_MEMORY_REGION(p, nbytes)
@@ -58,7 +52,7 @@ static void free_blocks(block *from, const block *keep) {
     while (from != keep) {
         block *previous = from->previous;
         unpoison(from->data, from->capacity);
-        free(from);
+        hr_arena_block__give(from, sizeof *from + from->capacity);
         from = previous;
     }
 }
@@ -70,14 +64,14 @@ void hr_arena_destroy(hr_arena *arena) {
     free(arena);
 }
 
-/* A block in front of *list; NULL when out of memory. */
-static block *block_add(block **list, size_t capacity) {
-    block *added = malloc(sizeof *added + capacity);
+/* A block of nbytes or more, its head included, in front of *list; NULL when out of memory. */
+static block *block_add(block **list, size_t nbytes) {
+    block *added = hr_arena_block__take(&nbytes);
     if (added == NULL) return NULL;
     added->previous = *list;
-    added->capacity = capacity;
+    added->capacity = nbytes - sizeof *added;
     added->used = 0;
-    poison(added->data, capacity);
+    poison(added->data, added->capacity);
     *list = added;
     return added;
 }
@@ -86,9 +80,10 @@ static block *block_add(block **list, size_t capacity) {
 static block *block_with_room(hr_arena *arena, size_t room) {
     block *open = arena->open;
     if (open != NULL && room <= open->capacity - open->used) return open;
-    size_t next = open == NULL ? FIRST_BLOCK_NBYTES : open->capacity * 2;
+    size_t next = open == NULL ? FIRST_BLOCK_NBYTES : (sizeof *open + open->capacity) * 2;
     if (next > LARGEST_BLOCK_NBYTES) next = LARGEST_BLOCK_NBYTES;
-    return room > next ? block_add(&arena->large, room) : block_add(&arena->open, next);
+    const size_t nbytes = sizeof(block) + room;
+    return nbytes > next ? block_add(&arena->large, nbytes) : block_add(&arena->open, next);
 }
 
 void *hr_arena_alloc(hr_arena *arena, size_t nbytes) {

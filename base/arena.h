@@ -1,6 +1,7 @@
 /* A bump allocator with a cap: one arena owns all the memory of one request (or of one loaded model).
  *
- * Thread rule: one thread at a time; ownership moves with the request.
+ * Thread rule: one thread at a time; ownership moves with the request. Memory that an arena frees is kept, up
+ * to 32 MB in all, for whichever needs some next, of any thread.
  */
 #ifndef HOMERANK_BASE_ARENA_H
 #define HOMERANK_BASE_ARENA_H

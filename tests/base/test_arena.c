@@ -1,25 +1,38 @@
-/* The arena: alignment, its cap, failure of malloc at every point (--wrap=malloc), reuse. */
+/* The arena: alignment, its cap, failure of malloc and of its blocks at every point (--wrap), reuse. */
 #include "base/arena.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-/* The mallocs that still succeed. */
+/* The allocations that still succeed. */
 static size_t mallocs_left = SIZE_MAX;
-static size_t malloc_nbytes;
+static size_t blocks_nbytes;
+
+static bool may_allocate(void) {
+    if (mallocs_left == 0) return false;
+    mallocs_left--;
+    return true;
+}
 
 void *__real_malloc(size_t nbytes);
 void *__wrap_malloc(size_t nbytes);
 void *__wrap_malloc(size_t nbytes) {
-    if (mallocs_left == 0) return NULL;
-    mallocs_left--;
-    malloc_nbytes += nbytes;
-    return __real_malloc(nbytes);
+    return may_allocate() ? __real_malloc(nbytes) : NULL;
+}
+
+void *__real_hr_arena_block__take(size_t *nbytes);
+void *__wrap_hr_arena_block__take(size_t *nbytes);
+void *__wrap_hr_arena_block__take(size_t *nbytes) {
+    if (!may_allocate()) return NULL;
+    void *block = __real_hr_arena_block__take(nbytes);
+    blocks_nbytes += *nbytes;
+    return block;
 }
 
 static void allocations_are_aligned_apart_and_keep_their_bytes(void **state) {
@@ -57,12 +70,12 @@ static void the_heap_is_bounded_by_what_was_handed_out(void **state) {
     (void)state;
     enum { LARGE = (1 << 20) + 16, ROUNDS = 20 };
     hr_arena *arena = hr_arena_create(SIZE_MAX);
-    malloc_nbytes = 0;
+    blocks_nbytes = 0;
     for (int i = 0; i < ROUNDS; i++) {
         assert_non_null(hr_arena_alloc(arena, LARGE));
         assert_non_null(hr_arena_alloc(arena, 16));
     }
-    assert_true(malloc_nbytes < ROUNDS * (LARGE + 4096));
+    assert_true(blocks_nbytes < ROUNDS * (LARGE + 4096));
     hr_arena_destroy(arena);
 }
 

@@ -47,6 +47,12 @@ void *__wrap_aligned_alloc(size_t alignment, size_t nbytes) {
     return may_allocate() ? __real_aligned_alloc(alignment, nbytes) : NULL;
 }
 
+void *__real_hr_arena_block__take(size_t *nbytes);
+void *__wrap_hr_arena_block__take(size_t *nbytes);
+void *__wrap_hr_arena_block__take(size_t *nbytes) {
+    return may_allocate() ? __real_hr_arena_block__take(nbytes) : NULL;
+}
+
 static char root[256], dir[300]; /* root/tiny/1 */
 
 static int make_folder(void **state) {
