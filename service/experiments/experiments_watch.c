@@ -48,10 +48,10 @@ hr_experiments *hr_experiments_watch_acquire(hr_experiments_watch *watch) {
 
 static void publish(hr_experiments_watch *watch, hr_experiments *experiments) {
     static const struct timespec moment = {.tv_nsec = 50000};
+    atomic_fetch_add(&watch->loads, 1); /* first: whoever sees them sees them counted */
     hr_experiments *before = atomic_exchange(&watch->current, experiments);
     while (atomic_load(&watch->readers) != 0) nanosleep(&moment, NULL);
     hr_experiments_unref(before);
-    atomic_fetch_add(&watch->loads, 1);
 }
 
 /* ---- Reading ---- */

@@ -210,6 +210,7 @@ static void readers_and_swaps_do_not_meet(void **state) {
         write_model(f->other, i % 2 ? "odd" : "even");
         assert_int_equal(rename(f->other, f->path), 0);
         await_model(f->watch, i % 2 ? "odd" : "even");
+        assert_int_equal(counts_of(f->watch).loads, i + 2); /* whoever sees a file sees it counted */
     }
     for (int i = 0; i < N_READERS; i++) {
         atomic_store(&readers[i].stop, true);
