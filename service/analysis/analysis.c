@@ -13,8 +13,8 @@ enum { ARENA_CAP_NBYTES = 256 << 20 };
 const char *const hr_measure_names[HR_MEASURE_COUNT] = {[HR_MEASURE_MEAN] = "mean", [HR_MEASURE_AUC] = "AUC"};
 
 hr_interval hr_interval_of(const hr_estimate *estimate) {
-    double half = HR_NORMAL_95 * estimate->standard_error;
-    double p = estimate->value == 0 ? 1 : hr_normal_two_sided(estimate->value / estimate->standard_error);
+    double half = hr_student_95(estimate->freedom) * estimate->standard_error;
+    double p = hr_student_two_sided(estimate->value / estimate->standard_error, estimate->freedom);
     return (hr_interval){estimate->value - half, estimate->value + half, p};
 }
 

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "service/analysis/statistics.h"
+
 hr_estimate hr_estimate_mean(const hr_outcomes *outcomes, uint32_t trial, uint32_t variation, uint32_t task) {
     const hr_trial *who = &outcomes->trials->trials[trial];
     const uint32_t n_users = hr_interner_count(outcomes->trials->users);
@@ -29,6 +31,7 @@ hr_estimate hr_estimate_mean(const hr_outcomes *outcomes, uint32_t trial, uint32
     }
     double users = (double)mean.n_users;
     mean.standard_error = sqrt(squares * users / (users - 1)) / (double)mean.n;
+    mean.freedom = users - 1;
     return mean;
 }
 
@@ -59,8 +62,19 @@ static size_t count_positive(const hr_sample *samples, size_t n) {
     return n_positive;
 }
 
-/* Adds each user's psi + A (its number of positives / P + of negatives / N) to psi[user]; returns A. */
-static double add_components(const hr_sample *samples, size_t n, size_t n_positive, double *psi) {
+/* A user's parts of the area's error; 0 where it has no sample of the class. */
+typedef struct component {
+    double positive, negative;
+    bool has_positive, has_negative;
+} component;
+
+static void add_sample(component *of, bool positive, double part) {
+    *(positive ? &of->positive : &of->negative) += part;
+    *(positive ? &of->has_positive : &of->has_negative) = true;
+}
+
+/* Adds to each user's parts, from the area itself and not yet from the error; returns the area. */
+static double add_components(const hr_sample *samples, size_t n, size_t n_positive, component *of) {
     const double positives = (double)n_positive, negatives = (double)(n - n_positive);
     double area = 0, positives_below = 0, negatives_below = 0;
     for (size_t from = 0, to; from < n; from = to) {
@@ -69,8 +83,10 @@ static double add_components(const hr_sample *samples, size_t n, size_t n_positi
         double tied_negatives = (double)(to - from) - tied_positives;
         double v10 = (negatives_below + tied_negatives / 2) / negatives;
         double v01 = 1 - (positives_below + tied_positives / 2) / positives;
-        for (size_t i = from; i < to; i++)
-            psi[samples[i].user] += samples[i].positive ? v10 / positives : v01 / negatives;
+        for (size_t i = from; i < to; i++) {
+            bool positive = samples[i].positive;
+            add_sample(&of[samples[i].user], positive, positive ? v10 / positives : v01 / negatives);
+        }
         area += v10 * tied_positives / positives;
         positives_below += tied_positives;
         negatives_below += tied_negatives;
@@ -78,25 +94,36 @@ static double add_components(const hr_sample *samples, size_t n, size_t n_positi
     return area;
 }
 
-/* Takes A's part out of psi; `seen` users are counted. */
+/* Takes the area out of the parts, and leaves its error. */
 static void center_components(const hr_sample *samples, size_t n, size_t n_positive, double area,
-                              double *psi) {
-    for (size_t i = 0; i < n; i++)
-        psi[samples[i].user] -= area / (double)(samples[i].positive ? n_positive : n - n_positive);
+                              component *of) {
+    for (size_t i = 0; i < n; i++) {
+        bool positive = samples[i].positive;
+        add_sample(&of[samples[i].user], positive, -area / (double)(positive ? n_positive : n - n_positive));
+    }
 }
 
-/* The sum of psi^2 over the users, each taken once: psi is left zero. */
-static double take_squares(const hr_sample *samples, size_t n, double *psi, bool *seen, uint64_t *n_users) {
-    double squares = 0;
-    *n_users = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u = samples[i].user;
-        *n_users += !seen[u];
-        seen[u] = true;
-        squares += psi[u] * psi[u];
-        psi[u] = 0;
+/* A sum of products over n users as an estimate of n terms' variance. */
+static double unbiased(double sum, double n) {
+    return sum * n / (n - 1);
+}
+
+static void set_error(const component *of, uint32_t n_users, hr_estimate *auc) {
+    double positives = 0, negatives = 0, positive = 0, negative = 0, both = 0;
+    for (uint32_t u = 0; u < n_users; u++) {
+        auc->n_users += of[u].has_positive || of[u].has_negative;
+        positives += of[u].has_positive;
+        negatives += of[u].has_negative;
+        positive += of[u].positive * of[u].positive;
+        negative += of[u].negative * of[u].negative;
+        both += of[u].positive * of[u].negative;
     }
-    return squares;
+    auc->has_error = positives >= 2 && negatives >= 2;
+    if (!auc->has_error) return;
+    positive = unbiased(positive, positives);
+    negative = unbiased(negative, negatives);
+    auc->standard_error = sqrt(fmax(positive + negative + 2 * unbiased(both, (double)auc->n_users), 0));
+    auc->freedom = hr_pooled_freedom(sqrt(positive), positives - 1, sqrt(negative), negatives - 1);
 }
 
 hr_status hr_estimate_auc(const hr_outcomes *outcomes, uint32_t trial, uint32_t variation, uint32_t task,
@@ -105,26 +132,22 @@ hr_status hr_estimate_auc(const hr_outcomes *outcomes, uint32_t trial, uint32_t 
     hr_estimate auc = {0};
     size_t n = 0;
     hr_sample *samples = samples_of(outcomes, trial, variation, task, &n);
-    double *psi = calloc((size_t)n_users + 1, sizeof *psi);
-    bool *seen = calloc((size_t)n_users + 1, sizeof *seen);
+    component *components = calloc((size_t)n_users + 1, sizeof *components);
     hr_status status = HR_OK;
-    if (samples == NULL || psi == NULL || seen == NULL) {
+    if (samples == NULL || components == NULL) {
         status = hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for %zu predictions", n);
     } else {
         size_t n_positive = count_positive(samples, n);
         auc.n = n;
         auc.known = n_positive > 0 && n_positive < n;
         if (auc.known) {
-            auc.value = add_components(samples, n, n_positive, psi);
-            center_components(samples, n, n_positive, auc.value, psi);
-            double squares = take_squares(samples, n, psi, seen, &auc.n_users), users = (double)auc.n_users;
-            auc.has_error = auc.n_users >= 2;
-            if (auc.has_error) auc.standard_error = sqrt(squares * users / (users - 1));
+            auc.value = add_components(samples, n, n_positive, components);
+            center_components(samples, n, n_positive, auc.value, components);
+            set_error(components, n_users, &auc);
         }
     }
     free(samples);
-    free(psi);
-    free(seen);
+    free(components);
     *estimate = auc;
     return status;
 }
@@ -135,6 +158,7 @@ hr_estimate hr_estimate_difference(const hr_estimate *a, const hr_estimate *b) {
         .has_error = a->has_error && b->has_error,
         .value = b->value - a->value,
         .standard_error = hypot(a->standard_error, b->standard_error),
+        .freedom = hr_pooled_freedom(a->standard_error, a->freedom, b->standard_error, b->freedom),
         .n_users = a->n_users + b->n_users,
         .n = a->n + b->n,
     };

@@ -4,12 +4,17 @@
 
 #include <stddef.h>
 
-#define HR_NORMAL_95                                                                                         \
-    1.959963984540054 /* a normal deviate is within this many standard errors in 95 of 100                   \
-                       */
+/* The chance that Student's t with `freedom` > 0 degrees of freedom is at least |t| from 0: the regularised
+ * incomplete beta function I_x(freedom/2, 1/2) at x = freedom/(freedom + t^2), by its continued fraction
+ * (DLMF 8.17.22). */
+double hr_student_two_sided(double t, double freedom);
 
-/* The chance that a standard normal deviate is at least |z| from 0. */
-double hr_normal_two_sided(double z);
+/* How far from 0 Student's t stays in 95 of 100 cases; for `freedom` >= 1. */
+double hr_student_95(double freedom);
+
+/* The degrees of freedom of the standard error of a sum of two independent terms, given theirs (Satterthwaite
+ * 1946, Welch 1947): between the smaller and the sum of both. */
+double hr_pooled_freedom(double error, double freedom, double other_error, double other_freedom);
 
 /* The chance that a chi-square deviate with df > 0 degrees of freedom is at least x: the regularised upper
  * incomplete gamma function Q(df/2, x/2), by its series (DLMF 8.11.4) and continued fraction (8.9.2). */

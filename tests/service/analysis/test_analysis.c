@@ -1,5 +1,6 @@
 /* The analysis of experiments: distributions, who counts for what, estimates worked out by hand. Random data
  * are judged in NumPy by tests/e2e/test_analyze.py. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,16 +17,31 @@
 #include "service/analysis/interner.h"
 #include "service/analysis/statistics.h"
 
-/* ---- Distributions; the expected values are those of R 4.2. ---- */
+/* ---- Distributions; the expected values are those of R 4.2, Student's of mpmath 1.4. ---- */
 
 static void p_values_are_those_of_the_distributions(void **state) {
     (void)state;
-    assert_float_equal(hr_normal_two_sided(1.959963984540054), 0.05, 1e-12);
-    assert_float_equal(hr_normal_two_sided(0), 1, 0);
+    assert_float_equal(hr_student_two_sided(0, 7), 1, 0);
+    assert_float_equal(hr_student_two_sided(0.3, 1), 0.8144528418445153, 1e-14);
+    assert_float_equal(hr_student_two_sided(-2.5, 24.0 / 7), 0.07719108349708496, 1e-14);
+    assert_float_equal(hr_student_two_sided(1.5, 10000), 0.1336459718236196, 1e-11);
+    assert_float_equal(hr_student_two_sided(6, 200) * 1e9, 9.115120348810385, 1e-10);
+    assert_float_equal(hr_student_two_sided(1e200, 3), 0, 0);
+    assert_float_equal(hr_student_95(1), 12.7062047361747, 1e-12);
+    assert_float_equal(hr_student_95(30), 2.042272456301238, 1e-13);
+    assert_float_equal(hr_student_95(1e8), 1.95996400826277, 1e-8);
     assert_float_equal(hr_chi_square_upper(3.841458820694124, 1), 0.05, 1e-10);
     assert_float_equal(hr_chi_square_upper(5.991464547107979, 2), 0.05, 1e-10);
     assert_float_equal(hr_chi_square_upper(124.3421134, 100), 0.05, 1e-7);
     assert_float_equal(hr_chi_square_upper(0, 3), 1, 0);
+}
+
+static void the_larger_error_says_how_far_a_sum_is_known(void **state) {
+    (void)state;
+    assert_float_equal(hr_pooled_freedom(1, 7, 1, 7), 14, 1e-12);
+    assert_float_equal(hr_pooled_freedom(2, 3, 0, 100), 3, 1e-12);
+    assert_float_equal(hr_pooled_freedom(0, 3, 0, 5), 5, 1e-12);
+    assert_float_equal(hr_pooled_freedom(3e200, 1, 4e200, 2), 1 / (0.36 * 0.36 + 0.64 * 0.64 / 2), 1e-12);
 }
 
 static void shares_are_tested_against_what_they_should_be(void **state) {
@@ -160,7 +176,8 @@ static void the_mean_is_a_ratio_with_an_error_by_user(void **state) {
     /* R = 1/2; (0.25 + 0.25) 2/1 / 4 */
     assert_float_equal(estimate_of(ab, "click", "mean", 1, "standard_error"), 0.5, 1e-15);
     assert_float_equal(estimate_of(ab, "click", "mean", 1, "difference"), 0, 1e-15);
-    assert_float_equal(estimate_of(ab, "click", "mean", 1, "high"), 1.959963984540054 * 0.5590169943749475,
+    /* one degree of freedom each, a fifth and four fifths of the variance: 1 / (0.04 + 0.64) = 25/17 */
+    assert_float_equal(estimate_of(ab, "click", "mean", 1, "high"), 6.188114940769255 * 0.5590169943749475,
                        1e-12);
     json_decref(ab);
 }
@@ -176,6 +193,49 @@ static void ties_of_predictions_count_one_half(void **state) {
     /* V10: 0.75 and 1; V01: 0.75 and 1; A = 0.875; psi: a -0.0625 - 0.0625, b the opposite; 2/1 * 2/64 */
     assert_float_equal(estimate_of(ab, "t", "AUC", 0, "value"), 0.875, 1e-15);
     assert_float_equal(estimate_of(ab, "t", "AUC", 0, "standard_error"), 0.25, 1e-12);
+    json_decref(ab);
+}
+
+static void the_users_of_the_rarer_class_limit_how_well_an_area_is_known(void **state) {
+    fixture *f = *state;
+    char outcomes[4096];
+    size_t n = 0;
+    const struct {
+        char user;
+        int label;
+        double prediction;
+    } lines[] = {{'a', 1, 0.4}, {'b', 1, 0.8}, {'c', 0, 0.1}, {'d', 0, 0.3}, {'e', 0, 0.5}, {'f', 0, 0.7},
+                 {'g', 1, 0.4}, {'h', 1, 0.8}, {'i', 0, 0.1}, {'j', 0, 0.3}, {'k', 0, 0.5}, {'l', 0, 0.7}};
+    FILE *exposures = fopen(f->exposures, "w");
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        fprintf(exposures, EXPOSED("%c", AT, "%d", "true"), lines[i].user, i >= 6);
+        n += (size_t)sprintf(outcomes + n,
+                             "{\"user_id\":\"%c\",\"outcomes\":{\"t\":%d},\"predictions\":{\"t\":%g}}\n",
+                             lines[i].user, lines[i].label, lines[i].prediction);
+    }
+    fclose(exposures);
+    write_file(f->outcomes, outcomes);
+    json_t *ab = analyzed(f, 0);
+    /* V10: 0.5, 1; V01: 1, 1, 0.5, 0.5; A = 0.75; 2/1 * 2 (0.25/2)^2 = 1/16 and 4/3 * 4 (0.25/4)^2 = 1/48 */
+    assert_float_equal(estimate_of(ab, "t", "AUC", 1, "value"), 0.75, 1e-15);
+    assert_float_equal(estimate_of(ab, "t", "AUC", 1, "standard_error"), sqrt(1.0 / 12), 1e-14);
+    /* three quarters of it with one degree of freedom, the rest with three: 12/7, and twice that in all */
+    assert_float_equal(estimate_of(ab, "t", "AUC", 1, "high"), 2.968818133154016 * sqrt(1.0 / 6), 1e-12);
+    json_decref(ab);
+}
+
+static void an_area_of_one_users_positives_has_no_error(void **state) {
+    fixture *f = *state;
+    write_file(f->exposures, EXPOSED("a", AT, "0", "true") EXPOSED("b", AT, "0", "true"));
+    write_file(f->outcomes, "{\"user_id\":\"a\",\"outcomes\":{\"t\":1},\"predictions\":{\"t\":0.5}}\n"
+                            "{\"user_id\":\"a\",\"outcomes\":{\"t\":0},\"predictions\":{\"t\":0.6}}\n"
+                            "{\"user_id\":\"b\",\"outcomes\":{\"t\":0},\"predictions\":{\"t\":0.1}}\n");
+    json_t *ab = analyzed(f, 0);
+    const json_t *area = json_array_get(json_object_get(ab, "estimates"), 1);
+    assert_string_equal(json_string_value(json_object_get(area, "measure")), "AUC");
+    assert_float_equal(json_number_value(json_object_get(area, "value")), 0.5, 0);
+    assert_int_equal(json_integer_value(json_object_get(area, "users")), 2);
+    assert_true(json_is_null(json_object_get(area, "standard_error")));
     json_decref(ab);
 }
 
@@ -287,10 +347,14 @@ static void nothing_to_analyze_is_an_error(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(p_values_are_those_of_the_distributions),
+        cmocka_unit_test(the_larger_error_says_how_far_a_sum_is_known),
         cmocka_unit_test(shares_are_tested_against_what_they_should_be),
         cmocka_unit_test(texts_keep_their_numbers_as_the_interner_grows),
         cmocka_unit_test_setup_teardown(the_mean_is_a_ratio_with_an_error_by_user, set_up, tear_down),
         cmocka_unit_test_setup_teardown(ties_of_predictions_count_one_half, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_users_of_the_rarer_class_limit_how_well_an_area_is_known, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(an_area_of_one_users_positives_has_no_error, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_was_in_two_variations_is_left_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(outcomes_before_the_first_exposure_do_not_count, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_lines_are_said_and_passed_over, set_up, tear_down),
