@@ -6,9 +6,10 @@
  *
  *     engine P                 how it runs; P: f32 or bf16
  *     run P B MILLISECONDS     the median nanoseconds of one forward pass of B rows, from encoded rows in
- * host memory to logits in host memory stages P B               nanoseconds of each launch, one after
- * another, each the mean of many in a row vectors B FILE           v (B, D) of input set 0 as f32 logits P B
- * FILE          the logits (B, T) of input set 0
+ * host memory to logits in host memory device P B               nanoseconds of one forward pass among many in
+ * a row, from encoded rows in device memory to logits in device memory stages P B               nanoseconds
+ * of each launch, one after another, each the mean of many in a row vectors B FILE           v (B, D) of
+ * input set 0 as f32 logits P B FILE          the logits (B, T) of input set 0
  *
  * One thread, device 0. Inputs rotate between N_SETS sets; every 512 rows are a request of their own. */
 #include <stdio.h>
@@ -86,19 +87,34 @@ static hr_status measure(bench *b, hr_precision precision, uint64_t duration_ns,
 static hr_status measure_stages(bench *b, hr_precision precision, char *answer, size_t size, hr_error *err) {
     static const char *const kinds[] = {"gather", "products", "feature_gates", "norms", "mixes", "towers"};
     hr_cuda_rig *rig;
-    hr_status status = hr_cuda_rig_create(&hr_cuda_runtime_device, &b->file->plan, precision, &rig, err);
+    hr_status status =
+        hr_cuda_rig_create(&hr_cuda_runtime_device, &b->file->plan, precision, b->n_rows, &rig, err);
     if (status != HR_OK) return status;
     status = hr_cuda_rig_stage(rig, b->sets[0]->slices, b->n_rows, err);
     size_t at = 0;
     for (uint32_t s = 0; status == HR_OK && s < rig->plan->n_stages && at < size; s++) {
         uint64_t one = 0, many = 0;
-        status = hr_cuda_rig_run(rig, s, 1, &one, err);
-        if (status == HR_OK) status = hr_cuda_rig_run(rig, s, 1, &one, err);
-        if (status == HR_OK) status = hr_cuda_rig_run(rig, s, 1 + REPEATS, &many, err);
+        status = hr_cuda_rig_run(rig, s, 2, &one, err);
+        if (status == HR_OK) status = hr_cuda_rig_run(rig, s, 2 + REPEATS, &many, err);
         uint64_t each = many > one ? (many - one) / REPEATS : 0;
         at += (size_t)snprintf(answer + at, size - at, "%s%s %llu", s ? ", " : "",
                                kinds[rig->plan->stages[s].kind], (unsigned long long)each);
     }
+    hr_cuda_rig_destroy(rig);
+    return status;
+}
+
+/* Of one forward pass among many in a row, from the staged rows to the logits, both on the device. */
+static hr_status measure_device(bench *b, hr_precision precision, uint64_t *each, hr_error *err) {
+    hr_cuda_rig *rig;
+    uint64_t one = 0, many = 0;
+    hr_status status =
+        hr_cuda_rig_create(&hr_cuda_runtime_device, &b->file->plan, precision, b->n_rows, &rig, err);
+    if (status != HR_OK) return status;
+    status = hr_cuda_rig_stage(rig, b->sets[0]->slices, b->n_rows, err);
+    if (status == HR_OK) status = hr_cuda_rig_run_all(rig, 2, &one, err);
+    if (status == HR_OK) status = hr_cuda_rig_run_all(rig, 2 + REPEATS, &many, err);
+    *each = many > one ? (many - one) / REPEATS : 0;
     hr_cuda_rig_destroy(rig);
     return status;
 }
@@ -181,6 +197,10 @@ static hr_status run_command(bench *b, const char *line, char *answer, size_t si
         uint64_t median = 0;
         status = measure(b, precision, milliseconds * UINT64_C(1000000), &median, err);
         snprintf(answer, size, "%llu", (unsigned long long)median);
+    } else if (strcmp(verb, "device") == 0) {
+        uint64_t each = 0;
+        status = measure_device(b, precision, &each, err);
+        snprintf(answer, size, "%llu", (unsigned long long)each);
     } else if (strcmp(verb, "stages") == 0) {
         status = measure_stages(b, precision, answer, size, err);
     } else if (strcmp(verb, "vectors") == 0) {

@@ -77,6 +77,15 @@ uint32_t hr__cuda_value_operand(hr_cuda_builder *b, uint32_t value) {
     return v->operand;
 }
 
+uint32_t hr__cuda_value_low(hr_cuda_builder *b, uint32_t value) {
+    if (b->oom) return 0;
+    hr_cuda_value *v = &b->out->values[value];
+    if (v->low != HR_CUDA_NONE) return v->low;
+    v->low = hr__cuda_add_buffer(b, v->width, true);
+    hr__cuda_writes(b, v->low, v->level);
+    return v->low;
+}
+
 void hr__cuda_add_part(hr_cuda_builder *b, uint32_t buffer, uint32_t column, uint32_t end, bool shared) {
     hr_cuda_plan_part *part = hr__cuda_append(b, &b->out->parts, &b->out->n_parts, sizeof *part);
     if (part) *part = (hr_cuda_plan_part){buffer, column, end, shared};
@@ -125,9 +134,11 @@ static void pads(hr_cuda_builder *b, uint64_t n_padded) {
 
 hr_cuda_plan_product *hr__cuda_add_product(hr_cuda_builder *b, uint32_t k, uint32_t n, bool bias) {
     hr_cuda_plan *out = b->out;
-    pads(b, (uint64_t)n * k);
-    size_t weight = take_weights(b, (size_t)n * k * (out->is_bf16 ? 2 : 4));
-    size_t bias_at = bias ? take_weights(b, (size_t)n * sizeof(float)) : SIZE_MAX;
+    size_t n_elements = (size_t)(out->is_bf16 ? hr_cuda_padded(n) : n) * k;
+    pads(b, n_elements);
+    size_t weight = take_weights(b, n_elements * (out->is_bf16 ? 2 : 4));
+    size_t widths = (n + HR_CUDA_WIDEST - 1) / HR_CUDA_WIDEST;
+    size_t bias_at = bias ? take_weights(b, widths * HR_CUDA_WIDEST * sizeof(float)) : SIZE_MAX;
     hr_cuda_plan_product *p = hr__cuda_append(b, &out->products, &out->n_products, sizeof *p);
     if (!p) return NULL;
     p->weight = weight, p->bias = bias_at;
@@ -140,13 +151,14 @@ void hr__cuda_put_row(hr_cuda_builder *b, const hr_cuda_plan_product *p, uint32_
                       const uint32_t *columns, uint32_t from, uint32_t width) {
     if (b->oom) return;
     uint8_t *to = b->out->weights + p->weight;
+    uint32_t panel = hr_cuda_padded(p->n) * HR_CUDA_PAD;
     b->out->n_weights += width;
     for (uint32_t c = 0; c < width; c++) {
-        size_t at = (size_t)row * p->k + (columns ? columns[c] : from + c);
+        uint32_t column = columns ? columns[c] : from + c;
         if (b->out->is_bf16) {
-            ((uint16_t *)to)[at] = bf16_of(weight[c]);
+            ((uint16_t *)to)[hr_cuda_panel_at(panel, row, column)] = bf16_of(weight[c]);
         } else {
-            ((float *)to)[at] = weight[c];
+            ((float *)to)[(size_t)row * p->k + column] = weight[c];
         }
     }
 }
@@ -168,6 +180,33 @@ size_t hr__cuda_add_floats(hr_cuda_builder *b, const float *values, uint32_t cou
     return at;
 }
 
+static float f32_of(uint16_t bf16) {
+    uint32_t bits = (uint32_t)bf16 << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+void hr__cuda_add_parts(hr_cuda_builder *b, const float *values, uint32_t n, uint32_t width, uint32_t k,
+                        size_t *parts) {
+    uint32_t rows = hr_cuda_padded(n);
+    pads(b, HR_CUDA_PARTS * (uint64_t)rows * k);
+    b->out->n_weights += HR_CUDA_PARTS * (uint64_t)n * width;
+    for (uint32_t p = 0; p < HR_CUDA_PARTS; p++)
+        parts[p] = take_weights(b, (size_t)rows * k * sizeof(uint16_t));
+    for (uint32_t i = 0; !b->oom && i < n; i++) {
+        for (uint32_t c = 0; c < width; c++) {
+            float left = values[(size_t)i * width + c];
+            size_t at = hr_cuda_panel_at(rows * HR_CUDA_PAD, i, c) * sizeof(uint16_t);
+            for (uint32_t p = 0; p < HR_CUDA_PARTS; p++) {
+                uint16_t part = bf16_of(left);
+                memcpy(b->out->weights + parts[p] + at, &part, sizeof part);
+                left -= f32_of(part);
+            }
+        }
+    }
+}
+
 /* ---- Order, tiles, places ---- */
 
 static int by_level_and_kind(const void *a, const void *b) {
@@ -177,16 +216,16 @@ static int by_level_and_kind(const void *a, const void *b) {
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static void add_tiles(hr_cuda_builder *b, uint32_t stage, uint32_t size) {
+static void add_tiles(hr_cuda_builder *b, uint32_t stage, hr_cuda_tile_size size) {
     hr_cuda_plan *out = b->out;
     hr_cuda_stage *s = &out->stages[stage];
-    uint32_t columns = size == HR_CUDA_TILE_64 ? 64 : 128;
+    uint32_t columns = hr_cuda_tile_columns(size);
     s->first_tile[size] = out->n_tiles;
     for (uint32_t i = 0; i < s->count; i++) {
-        uint32_t n = out->products[out->steps[s->first + i].index].n;
-        for (uint32_t at = 0; at < n; at += columns) {
-            hr_cuda_tile *tile = hr__cuda_append(b, &out->tiles, &out->n_tiles, sizeof *tile);
-            if (tile) *tile = (hr_cuda_tile){i, at};
+        const hr_cuda_plan_product p = out->products[out->steps[s->first + i].index];
+        for (uint32_t at = 0; at < p.n; at += columns) {
+            hr_cuda_plan_tile *tile = hr__cuda_append(b, &out->tiles, &out->n_tiles, sizeof *tile);
+            if (tile) *tile = (hr_cuda_plan_tile){i, at, p.k / HR_CUDA_PAD, p.loras ? p.loras : 1, p.bias};
         }
     }
     s->n_tiles[size] = out->n_tiles - s->first_tile[size];
@@ -203,7 +242,8 @@ static void add_stages(hr_cuda_builder *b) {
         stage->kind = out->steps[i].kind;
         stage->first = i, stage->count = end - i;
         if (stage->kind != HR_CUDA_PRODUCTS && stage->kind != HR_CUDA_FEATURE_GATES) continue;
-        for (uint32_t size = 0; size < HR_CUDA_TILE_SIZES; size++) add_tiles(b, out->n_stages - 1, size);
+        for (hr_cuda_tile_size size = 0; size < HR_CUDA_TILE_SIZES; size++)
+            add_tiles(b, out->n_stages - 1, size);
     }
 }
 
@@ -286,7 +326,19 @@ uint32_t hr_cuda_plan_bucket(const hr_cuda_plan *plan, uint64_t n_rows) {
     return bucket;
 }
 
-uint32_t hr_cuda_stage_tile(const hr_cuda_stage *stage, uint32_t rows, uint32_t n_sms) {
+uint32_t hr_cuda_plan_panel(const hr_cuda_plan *plan) {
+    return plan->buckets[plan->n_buckets - 1] * HR_CUDA_PAD;
+}
+
+/* The widest tiles where most products are as wide, and there are two waves of them. */
+static bool takes_widest(const hr_cuda_stage *stage, uint32_t rows, hr_cuda_device_kind device) {
+    uint64_t wide = stage->n_tiles[HR_CUDA_TILE_256], large = stage->n_tiles[HR_CUDA_TILE_128];
+    return device.hopper && stage->kind == HR_CUDA_PRODUCTS && 7 * wide <= 4 * large &&
+           wide * (rows / 128) >= 2 * (uint64_t)device.n_sms;
+}
+
+hr_cuda_tile_size hr_cuda_stage_tile(const hr_cuda_stage *stage, uint32_t rows, hr_cuda_device_kind device) {
     uint64_t large = (uint64_t)stage->n_tiles[HR_CUDA_TILE_128] * (rows / 128);
-    return 5 * large >= 3 * (uint64_t)n_sms ? HR_CUDA_TILE_128 : HR_CUDA_TILE_64;
+    if (takes_widest(stage, rows, device)) return HR_CUDA_TILE_256;
+    return 5 * large >= 3 * (uint64_t)device.n_sms ? HR_CUDA_TILE_128 : HR_CUDA_TILE_64;
 }

@@ -30,6 +30,7 @@ uint32_t hr__cuda_ready(const hr_cuda_builder *b, uint32_t buffer);
 /* A value's buffer, made on first use. */
 uint32_t hr__cuda_value_f32(hr_cuda_builder *b, uint32_t value);
 uint32_t hr__cuda_value_operand(hr_cuda_builder *b, uint32_t value);
+uint32_t hr__cuda_value_low(hr_cuda_builder *b, uint32_t value); /* where operands are bf16 */
 
 void hr__cuda_add_part(hr_cuda_builder *b, uint32_t buffer, uint32_t column, uint32_t end, bool shared);
 void hr__cuda_add_step(hr_cuda_builder *b, hr_cuda_kind kind, uint32_t level, uint32_t index);
@@ -46,6 +47,10 @@ void hr__cuda_put_bias(hr_cuda_builder *b, const hr_cuda_plan_product *p, uint32
 /* count rows of f32 of `width` values, each padded to `padded`. Returns their offset in the weights. */
 size_t hr__cuda_add_floats(hr_cuda_builder *b, const float *values, uint32_t count, uint32_t width,
                            uint32_t padded);
+
+/* A matrix (n, width) as the sum of bf16 ones, (n, k) padded: their offsets in the weights. */
+void hr__cuda_add_parts(hr_cuda_builder *b, const float *values, uint32_t n, uint32_t width, uint32_t k,
+                        size_t *parts);
 
 /* Sorts the steps, makes stages, tiles and buckets, and finds every buffer its place. */
 void hr__cuda_finish(hr_cuda_builder *b);

@@ -4,7 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
-enum { SECTION_ALIGNMENT = 256, GATHER_BLOCKS_PER_SM = 8 };
+enum { SECTION_ALIGNMENT = 256 };
+_Static_assert((int)HR_CUDA_USER == (int)HR_ENTITY_USER, "one number");
 
 /* ---- The image ---- */
 
@@ -37,10 +38,21 @@ hr_cuda_image hr_cuda_image_layout(const hr_cuda_plan *plan) {
     return image;
 }
 
+/* Of a buffer's row 0; a bf16 buffer's column is the first of a panel. */
 static uint8_t *buffer_at(const hr_cuda_plan *plan, const hr_cuda_places *at, uint32_t buffer,
                           uint32_t column) {
     const hr_cuda_buffer *b = &plan->buffers[buffer];
-    return at->buffers + b->offset + (size_t)column * (b->is_bf16 ? 2 : 4);
+    uint8_t *start = at->buffers + b->offset;
+    return start +
+           (b->is_bf16 ? hr_cuda_panel_at(hr_cuda_plan_panel(plan), 0, column) * 2 : column * sizeof(float));
+}
+
+static uint32_t buffer_ld(const hr_cuda_plan *plan, uint32_t buffer) {
+    return plan->buffers[buffer].is_bf16 ? hr_cuda_plan_panel(plan) : plan->buffers[buffer].width;
+}
+
+static bool is_bf16(const hr_cuda_plan *plan, uint32_t buffer) {
+    return plan->buffers[buffer].is_bf16;
 }
 
 static float *f32_at(const hr_cuda_plan *plan, const hr_cuda_places *at, uint32_t buffer, uint32_t column) {
@@ -79,11 +91,16 @@ static void fill_features(const hr_cuda_plan *plan, const hr_cuda_image *image, 
 static hr_cuda_gather_part gather_part(const hr_cuda_plan *plan, const hr_cuda_places *at, size_t map,
                                        uint32_t value) {
     const hr_cuda_value *v = &plan->values[value];
-    hr_cuda_gather_part part = {.feature_of = (const void *)(at->image + map)};
-    if (v->f32 == HR_CUDA_NONE && v->operand == HR_CUDA_NONE) return part; /* nobody reads it */
+    hr_cuda_gather_part part = {.feature_of = (const void *)(at->image + map),
+                                .ld_bf16 = hr_cuda_plan_panel(plan)};
+    if (v->operand == HR_CUDA_NONE) return part; /* nobody reads it */
     part.width = part_padded(v->width);
-    if (v->f32 != HR_CUDA_NONE) part.y = f32_at(plan, at, v->f32, 0);
-    if (plan->is_bf16 && v->operand != HR_CUDA_NONE) part.y_bf16 = (void *)buffer_at(plan, at, v->operand, 0);
+    if (!plan->is_bf16) {
+        part.y = f32_at(plan, at, v->operand, 0);
+        return part;
+    }
+    part.high = (void *)buffer_at(plan, at, v->operand, 0);
+    if (v->low != HR_CUDA_NONE) part.low = (void *)buffer_at(plan, at, v->low, 0);
     return part;
 }
 
@@ -106,9 +123,9 @@ static void fill_parts(const hr_cuda_plan *plan, const hr_cuda_places *at, hr_cu
         const hr_cuda_plan_part *p = &plan->parts[i];
         to[i] = (hr_cuda_part){
             .x = buffer_at(plan, at, p->buffer, p->column),
-            .ld = plan->buffers[p->buffer].width,
+            .ld = buffer_ld(plan, p->buffer),
             .end = p->end,
-            .shared = p->shared,
+            .shared = p->shared && !is_bf16(plan, p->buffer),
         };
     }
 }
@@ -116,7 +133,6 @@ static void fill_parts(const hr_cuda_plan *plan, const hr_cuda_places *at, hr_cu
 static hr_cuda_product bind_product(const hr_cuda_plan *plan, const hr_cuda_image *image,
                                     const hr_cuda_places *at, const hr_cuda_plan_product *p) {
     const hr_cuda_part *parts = (const void *)(at->image + image->parts);
-    const hr_cuda_buffer *y = &plan->buffers[p->y];
     hr_cuda_product bound = {
         .x = parts + p->first_part,
         .weight = at->weights + p->weight,
@@ -125,15 +141,16 @@ static hr_cuda_product bind_product(const hr_cuda_plan *plan, const hr_cuda_imag
         .k = p->k,
         .n = p->n,
         .n_padded = hr_cuda_padded(p->n),
-        .ld_y = y->width,
+        .ld_y = buffer_ld(plan, p->y),
         .activation = p->activation,
-        .y_is_bf16 = y->is_bf16,
+        .y_is_bf16 = is_bf16(plan, p->y),
         .loras = p->loras,
     };
     if (p->loras == 0) return bound;
     bound.logits = f32_at(plan, at, p->logits, p->logits_at);
     bound.ld_logits = plan->buffers[p->logits].width;
     bound.gated = parts + p->first_gated;
+    if (p->first_low != HR_CUDA_NONE) bound.gated_low = parts + p->first_low;
     return bound;
 }
 
@@ -146,8 +163,9 @@ static hr_cuda_norm bind_norm(const hr_cuda_plan *plan, const hr_cuda_places *at
         .y = buffer_at(plan, at, n->y, n->column),
         .width = n->width,
         .ld = plan->buffers[n->x].width,
+        .ld_y = buffer_ld(plan, n->y),
         .activation = plan->plan->activation == HR_ACTIVATION_RELU ? HR_CUDA_RELU : HR_CUDA_SWISH,
-        .y_is_bf16 = plan->buffers[n->y].is_bf16,
+        .y_is_bf16 = is_bf16(plan, n->y),
         .eps = (float)plan->plan->norm_eps,
     };
 }
@@ -162,7 +180,8 @@ static hr_cuda_mix bind_mix(const hr_cuda_plan *plan, const hr_cuda_image *image
         .n_mixed = m->n_mixed,
         .n_self = m->n_self,
         .width = value->width,
-        .ld = hr_cuda_padded(value->width),
+        .padded = hr_cuda_padded(value->width),
+        .ld_bf16 = hr_cuda_plan_panel(plan),
     };
     if (m->logits != HR_CUDA_NONE) {
         bound.logits = f32_at(plan, at, m->logits, 0);
@@ -170,15 +189,27 @@ static hr_cuda_mix bind_mix(const hr_cuda_plan *plan, const hr_cuda_image *image
     }
     if (value->f32 != HR_CUDA_NONE) bound.y = f32_at(plan, at, value->f32, 0);
     if (plan->is_bf16 && value->operand != HR_CUDA_NONE)
-        bound.y_bf16 = (void *)buffer_at(plan, at, value->operand, 0);
+        bound.high = (void *)buffer_at(plan, at, value->operand, 0);
+    if (value->low != HR_CUDA_NONE) bound.low = (void *)buffer_at(plan, at, value->low, 0);
     return bound;
+}
+
+/* Mixes that have steps come first, in the steps' order; then those in towers. */
+static uint32_t mixes_with_steps(const hr_cuda_plan *plan) {
+    uint32_t n = 0;
+    for (uint32_t m = 0; m < plan->n_mixes; m++) n += !plan->mixes[m].in_tower;
+    return n;
+}
+
+static uint32_t place_of_mix_in_tower(const hr_cuda_plan *plan, uint32_t mix) {
+    uint32_t place = mixes_with_steps(plan);
+    for (uint32_t m = 0; m < mix; m++) place += plan->mixes[m].in_tower;
+    return place;
 }
 
 static hr_cuda_tower bind_tower(const hr_cuda_plan *plan, const hr_cuda_image *image,
                                 const hr_cuda_places *at, const hr_cuda_plan_tower *t) {
     hr_cuda_tower bound = {
-        .x = f32_at(plan, at, t->x, 0),
-        .ld = plan->buffers[t->x].width,
         .n_layers = t->n_layers,
         .activation = plan->plan->tower_activation == HR_ACTIVATION_RELU ? HR_CUDA_RELU : HR_CUDA_SWISH,
         .layers =
@@ -186,12 +217,33 @@ static hr_cuda_tower bind_tower(const hr_cuda_plan *plan, const hr_cuda_image *i
         .logits = at->logits + t->task,
         .n_tasks = plan->plan->n_tasks,
     };
+    if (t->mix == HR_CUDA_NONE) {
+        bound.x = f32_at(plan, at, t->x, 0);
+        bound.ld = plan->buffers[t->x].width;
+    } else {
+        bound.mix = (const hr_cuda_mix *)(const void *)(at->image + image->mixes) +
+                    place_of_mix_in_tower(plan, t->mix);
+    }
     for (int i = 0; i < 2; i++) {
         if (t->hidden[i] == HR_CUDA_NONE) continue;
         bound.hidden[i] = f32_at(plan, at, t->hidden[i], 0);
         bound.ld_hidden = plan->buffers[t->hidden[i]].width;
     }
     return bound;
+}
+
+static void fill_tower_layers(const hr_cuda_plan *plan, const hr_cuda_places *at, hr_cuda_tower_layer *to) {
+    for (uint32_t t = 0; t < plan->n_towers; t++) {
+        const hr_cuda_plan_tower *tower = &plan->towers[t];
+        for (uint32_t i = tower->first_layer; i < tower->first_layer + tower->n_layers; i++) {
+            const hr_cuda_plan_tower_layer *l = &plan->tower_layers[i];
+            to[i] = (hr_cuda_tower_layer){.bias = floats_at(at, l->bias), .k = l->k, .n = l->n};
+            bool last = i + 1 == tower->first_layer + tower->n_layers;
+            if (last) to[i].weight = floats_at(at, l->weight);
+            for (uint32_t p = 0; !last && p < HR_CUDA_PARTS; p++)
+                to[i].parts[p] = (const uint16_t *)(const void *)(at->weights + l->parts[p]);
+        }
+    }
 }
 
 /* A stage's descriptors stand in the order of its steps, which is that of all stages together. */
@@ -221,16 +273,23 @@ void hr_cuda_image_fill(const hr_cuda_plan *plan, const hr_cuda_image *image, co
     fill_features(plan, image, at, to);
     fill_parts(plan, at, (void *)(to + image->parts));
     fill_steps(plan, image, at, to);
-    if (plan->n_tiles) memcpy(to + image->tiles, plan->tiles, plan->n_tiles * sizeof *plan->tiles);
+    hr_cuda_mix *mixes = (void *)(to + image->mixes);
+    for (uint32_t m = 0; m < plan->n_mixes; m++) {
+        if (plan->mixes[m].in_tower)
+            mixes[place_of_mix_in_tower(plan, m)] = bind_mix(plan, image, at, &plan->mixes[m]);
+    }
+    fill_tower_layers(plan, at, (void *)(to + image->tower_layers));
+    hr_cuda_tile *tiles = (void *)(to + image->tiles);
+    for (uint32_t i = 0; i < plan->n_tiles; i++) {
+        const hr_cuda_plan_tile *t = &plan->tiles[i];
+        tiles[i] = (hr_cuda_tile){.product = t->product, .column = t->column, .panels = t->panels};
+        tiles[i].branches = t->branches;
+        if (t->bias != SIZE_MAX) tiles[i].bias = floats_at(at, t->bias) + t->column;
+    }
     hr_cuda_term *terms = (void *)(to + image->terms);
     for (uint32_t i = 0; i < plan->n_terms; i++) {
         const hr_cuda_plan_term *t = &plan->terms[i];
-        terms[i] = (hr_cuda_term){f32_at(plan, at, t->buffer, t->column), plan->buffers[t->buffer].width};
-    }
-    hr_cuda_tower_layer *layers = (void *)(to + image->tower_layers);
-    for (uint32_t i = 0; i < plan->n_tower_layers; i++) {
-        const hr_cuda_plan_tower_layer *l = &plan->tower_layers[i];
-        layers[i] = (hr_cuda_tower_layer){floats_at(at, l->weight), floats_at(at, l->bias), l->k, l->n};
+        terms[i] = (hr_cuda_term){buffer_at(plan, at, t->buffer, t->column), buffer_ld(plan, t->buffer)};
     }
 }
 
@@ -264,26 +323,38 @@ static size_t descriptors_of(const hr_cuda_image *image, hr_cuda_kind kind, size
     return image->products;
 }
 
+static uint32_t widest_mix(const hr_cuda_plan *plan, const hr_cuda_stage *stage) {
+    uint32_t widest = 0;
+    for (uint32_t i = stage->first; i < stage->first + stage->count; i++) {
+        uint32_t width = part_padded(plan->values[plan->mixes[plan->steps[i].index].value].width);
+        if (width > widest) widest = width;
+    }
+    return widest;
+}
+
 hr_cuda_launch hr_cuda_stage_launch(const hr_cuda_plan *plan, const hr_cuda_image *image,
-                                    const hr_cuda_places *at, uint32_t stage, uint32_t rows, uint32_t n_sms) {
+                                    const hr_cuda_places *at, uint32_t stage, uint32_t rows,
+                                    hr_cuda_device_kind device) {
     const hr_cuda_stage *s = &plan->stages[stage];
     size_t size, first = descriptors_of(image, s->kind, &size);
     hr_cuda_launch launch = {
         .kind = s->kind,
         .f32 = !plan->is_bf16,
+        .hopper = device.hopper,
+        .follows = stage > 0,
+        .n_sms = device.n_sms,
         .m = rows,
         .count = s->count,
         .items = at->image + first + descriptors_before(plan, stage) * size,
         .staging = at->staging,
     };
-    if (s->kind == HR_CUDA_GATHER) {
-        uint32_t most = GATHER_BLOCKS_PER_SM * n_sms;
-        launch.n_blocks = 2 * rows < most ? 2 * rows : most; /* a row and perhaps a slice each */
-    }
+    if (s->kind == HR_CUDA_GATHER)
+        launch.count = (part_padded(plan->shared_width) + part_padded(plan->item_width)) / HR_CUDA_PAD;
+    if (s->kind == HR_CUDA_MIXES) launch.panels = widest_mix(plan, s) / HR_CUDA_PAD;
     if (!takes_products(s->kind)) return launch;
     /* f32 products have one tile size. */
-    uint32_t tile = launch.f32 ? HR_CUDA_TILE_64 : hr_cuda_stage_tile(s, rows, n_sms);
-    launch.tile = tile == HR_CUDA_TILE_64 ? 64 : 128;
+    hr_cuda_tile_size tile = launch.f32 ? HR_CUDA_TILE_64 : hr_cuda_stage_tile(s, rows, device);
+    launch.tile_m = hr_cuda_tile_rows(tile), launch.tile_n = hr_cuda_tile_columns(tile);
     launch.tiles = (const hr_cuda_tile *)(const void *)(at->image + image->tiles) + s->first_tile[tile];
     launch.count = s->n_tiles[tile];
     return launch;
@@ -298,7 +369,7 @@ static uint32_t padded_rows(uint32_t n_rows) {
 size_t hr_cuda_staging_nbytes(const hr_plan *plan, uint32_t n_rows) {
     size_t row = hr_row_words(plan->schema, HR_ENTITY_USER) + hr_row_words(plan->schema, HR_ENTITY_CONTEXT) +
                  hr_row_words(plan->schema, HR_ENTITY_ITEM);
-    return (HR_CUDA_HEADER_WORDS + padded_rows(n_rows) + row * n_rows) * sizeof(uint32_t);
+    return (HR_CUDA_HEADER_WORDS + padded_rows(n_rows) + n_rows + 1 + row * n_rows) * sizeof(uint32_t);
 }
 
 /* How many slices the next n_rows rows belong to. */
@@ -323,7 +394,8 @@ size_t hr_cuda_stage_rows(const hr_plan *plan, hr_cuda_cursor *cursor, uint32_t 
     size_t context = hr_row_words(plan->schema, HR_ENTITY_CONTEXT);
     size_t item = hr_row_words(plan->schema, HR_ENTITY_ITEM);
     hr_cuda_header header = {.n_rows = n_rows, .n_slices = count_slices(*cursor, n_rows)};
-    header.users = HR_CUDA_HEADER_WORDS + padded_rows(n_rows);
+    header.starts = HR_CUDA_HEADER_WORDS + padded_rows(n_rows);
+    header.users = header.starts + header.n_slices + 1;
     header.contexts = header.users + (uint32_t)(header.n_slices * user);
     header.items = header.contexts + (uint32_t)(header.n_slices * context);
     memcpy(to, &header, sizeof header);
@@ -333,6 +405,7 @@ size_t hr_cuda_stage_rows(const hr_plan *plan, hr_cuda_cursor *cursor, uint32_t 
         uint32_t left = slice->n_rows - cursor->item, take = left < n_rows - r ? left : n_rows - r;
         const uint32_t *from = (const uint32_t *)slice->items + cursor->item * item;
         if (take > 0) {
+            to[header.starts + s] = r;
             copy_words(to + header.users + s * user, slice->user, user);
             copy_words(to + header.contexts + s * context, slice->context, context);
             copy_words(to + header.items + r * item, from, take * item);
@@ -346,5 +419,6 @@ size_t hr_cuda_stage_rows(const hr_plan *plan, hr_cuda_cursor *cursor, uint32_t 
         if (cursor->item == slice->n_rows) cursor->slice++, cursor->item = 0;
     }
     for (uint32_t r = n_rows; r < padded_rows(n_rows); r++) slice_of[r] = 0;
+    to[header.starts + header.n_slices] = n_rows;
     return (header.items + (size_t)n_rows * item) * sizeof(uint32_t);
 }

@@ -30,9 +30,10 @@ hr_cuda_image hr_cuda_image_layout(const hr_cuda_plan *plan);
 void hr_cuda_image_fill(const hr_cuda_plan *plan, const hr_cuda_image *image, const hr_cuda_places *at,
                         uint8_t *to);
 
-/* The launch of a stage for batches of up to `rows` rows on a device of n_sms multiprocessors. */
+/* The launch of a stage for batches of up to `rows` rows. */
 hr_cuda_launch hr_cuda_stage_launch(const hr_cuda_plan *plan, const hr_cuda_image *image,
-                                    const hr_cuda_places *at, uint32_t stage, uint32_t rows, uint32_t n_sms);
+                                    const hr_cuda_places *at, uint32_t stage, uint32_t rows,
+                                    hr_cuda_device_kind device);
 
 /* A place in a batch. Slices without rows are stepped over. */
 typedef struct hr_cuda_cursor {

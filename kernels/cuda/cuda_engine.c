@@ -92,6 +92,11 @@ static hr_status parse_devices(const char *text, hr_cuda_engine *engine, hr_erro
     }
 }
 
+hr_cuda_device_kind hr_cuda_kind_of(const hr_cuda_device_info *info) {
+    return (hr_cuda_device_kind){.n_sms = (uint32_t)info->n_sms,
+                                 .hopper = info->major == 9 && info->minor == 0};
+}
+
 static size_t table_nbytes(const hr_table *table) {
     return (size_t)table->rows * table->dim * sizeof(float);
 }
@@ -279,7 +284,7 @@ static hr_status worker_capture(hr_cuda_worker *w, uint32_t bucket, hr_error *er
     for (uint32_t s = 0; !code && s < engine->plan->n_stages; s++) {
         hr_cuda_launch launch =
             hr_cuda_stage_launch(engine->plan, &engine->image, &w->at, s, engine->plan->buckets[bucket],
-                                 (uint32_t)w->replica->info.n_sms);
+                                 hr_cuda_kind_of(&w->replica->info));
         code = runtime->launch(&launch, w->stream);
     }
     int ended = runtime->capture_end(w->stream, &w->graphs[bucket]);

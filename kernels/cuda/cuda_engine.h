@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda_plan.h"
 #include "kernels/cuda/cuda_runtime.h"
 #include "schema/slice.h"
 
@@ -20,6 +21,8 @@ typedef struct hr_cuda_worker hr_cuda_worker;
 
 /* HR_OK where there is a device; else UNAVAILABLE with the runtime's reason. */
 hr_status hr_cuda_available(const hr_cuda_runtime *runtime, hr_error *err);
+
+hr_cuda_device_kind hr_cuda_kind_of(const hr_cuda_device_info *info);
 
 /* devices: "0,1", different ones; NULL: "0". The plan is borrowed and must outlive the engine.
  * Errors: INVALID_ARGUMENT (devices; a plan that padding makes too large), UNAVAILABLE (no such device),

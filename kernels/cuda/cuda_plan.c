@@ -10,12 +10,12 @@
 /* A concatenation of sources, as units list them. */
 typedef struct input {
     const hr_input *sources; /* borrowed: one of the plan's that lists them */
-    uint32_t *padded;        /* (width) where each column stands among the operand's parts; owned */
-    uint32_t *compact;       /* (width) the same with the parts side by side, unpadded; owned */
-    uint32_t k;              /* of the operand */
+    uint32_t *columns;       /* (width) where each column stands among the parts; owned */
+    uint32_t k;              /* of the parts */
     uint32_t first_part;
-    uint32_t first_gated; /* parts in f32, unpadded, or HR_CUDA_NONE until a feature gate needs them */
-    uint32_t level;       /* after which all of it is there */
+    uint32_t
+        first_low;  /* parts of what bf16 operands lack, or HR_CUDA_NONE until a feature gate needs them */
+    uint32_t level; /* after which all of it is there */
 } input;
 
 /* Where a unit's gate logits and experts are, while its layer is built. */
@@ -41,6 +41,7 @@ typedef struct network {
     uint32_t n_inputs;
     uint32_t **values; /* (layers) of (units): the value that is the unit's output */
     unit_place *units; /* of the layer being built */
+    bool towers_mix;
 } network;
 
 static uint32_t device_activation(hr_activation activation) {
@@ -53,7 +54,7 @@ static uint32_t add_value(network *n, uint32_t width, uint32_t level) {
     hr_cuda_plan *out = n->b.out;
     hr_cuda_value *value = hr__cuda_append(&n->b, &out->values, &out->n_values, sizeof *value);
     if (!value) return 0;
-    *value = (hr_cuda_value){width, level, HR_CUDA_NONE, HR_CUDA_NONE};
+    *value = (hr_cuda_value){width, level, HR_CUDA_NONE, HR_CUDA_NONE, HR_CUDA_NONE};
     return out->n_values - 1;
 }
 
@@ -84,44 +85,43 @@ static bool same_sources(const hr_input *a, const hr_input *b) {
     return same;
 }
 
-/* v's columns from the input's `from` on: its parts stand at `padded` and `compact`. */
-static void map_features(const network *n, input *in, uint32_t from, uint32_t padded, uint32_t compact) {
+/* v's columns from the input's `from` on: its parts stand at `start`. */
+static void map_features(const network *n, input *in, uint32_t from, uint32_t start) {
     const hr_schema *schema = n->plan->schema;
     const hr_cuda_plan *out = n->b.out;
     for (uint32_t i = 0; i < schema->n_features; i++) {
         const hr_feature *f = &schema->features[i];
         bool item = f->entity == HR_ENTITY_ITEM;
         for (uint32_t c = 0; c < f->width; c++) {
-            uint32_t column = out->columns[i] + c, at = from + f->vector_offset + c;
-            in->padded[at] = padded + column + (item ? hr_cuda_padded(out->shared_width) : 0);
-            in->compact[at] = compact + column + (item ? out->shared_width : 0);
+            uint32_t column = out->columns[i] + c + (item ? hr_cuda_padded(out->shared_width) : 0);
+            in->columns[from + f->vector_offset + c] = start + column;
         }
     }
 }
 
-/* The values side by side: as operands, padded, or in f32, unpadded. */
-static void add_value_part(network *n, uint32_t value, bool shared, bool f32, uint32_t *end,
+/* The value beside those before, as operands or what those lack. */
+static void add_value_part(network *n, uint32_t value, bool shared, bool low, uint32_t *end,
                            uint32_t *level) {
     if (n->b.oom) return;
     const hr_cuda_value v = n->b.out->values[value];
     if (v.width == 0) return;
-    *end += f32 ? v.width : hr_cuda_padded(v.width);
+    *end += hr_cuda_padded(v.width);
     if (v.level > *level) *level = v.level;
-    uint32_t buffer = f32 ? hr__cuda_value_f32(&n->b, value) : hr__cuda_value_operand(&n->b, value);
+    uint32_t buffer = low ? hr__cuda_value_low(&n->b, value) : hr__cuda_value_operand(&n->b, value);
     hr__cuda_add_part(&n->b, buffer, 0, *end, shared);
 }
 
-static uint32_t add_parts(network *n, const hr_input *sources, bool f32, uint32_t *end, uint32_t *level) {
+static uint32_t add_parts(network *n, const hr_input *sources, bool low, uint32_t *end, uint32_t *level) {
     uint32_t first = n->b.out->n_parts;
     *end = 0;
     for (uint32_t s = 0; s < sources->n_sources; s++) {
         const hr_source *source = &sources->sources[s];
         if (source->layer != HR_SOURCE_FEATURES) {
-            add_value_part(n, n->values[source->layer][source->unit], false, f32, end, level);
+            add_value_part(n, n->values[source->layer][source->unit], false, low, end, level);
             continue;
         }
-        add_value_part(n, HR_CUDA_VALUE_SHARED, true, f32, end, level);
-        add_value_part(n, HR_CUDA_VALUE_ITEMS, false, f32, end, level);
+        add_value_part(n, HR_CUDA_VALUE_SHARED, true, low, end, level);
+        add_value_part(n, HR_CUDA_VALUE_ITEMS, false, low, end, level);
     }
     return first;
 }
@@ -134,28 +134,24 @@ static uint32_t input_of(network *n, const hr_input *sources) {
     input *in = hr__cuda_append(&n->b, &n->inputs, &n->n_inputs, sizeof *in);
     if (!in) return 0;
     in->sources = sources;
-    in->first_gated = HR_CUDA_NONE;
-    in->padded = calloc((size_t)sources->width + 1, sizeof *in->padded);
-    in->compact = calloc((size_t)sources->width + 1, sizeof *in->compact);
-    if (!in->padded || !in->compact) {
+    in->first_low = HR_CUDA_NONE;
+    in->columns = calloc((size_t)sources->width + 1, sizeof *in->columns);
+    if (!in->columns) {
         n->b.oom = true;
         return 0;
     }
-    uint32_t padded = 0, compact = 0;
+    uint32_t from = 0, start = 0;
     const hr_cuda_plan *out = n->b.out;
     for (uint32_t s = 0; s < sources->n_sources; s++) {
         const hr_source *source = &sources->sources[s];
         if (source->layer == HR_SOURCE_FEATURES) {
-            map_features(n, in, compact, padded, compact);
-            padded += hr_cuda_padded(out->shared_width) + hr_cuda_padded(out->item_width);
+            map_features(n, in, from, start);
+            start += hr_cuda_padded(out->shared_width) + hr_cuda_padded(out->item_width);
         } else {
-            for (uint32_t c = 0; c < source->width; c++) {
-                in->padded[compact + c] = padded + c;
-                in->compact[compact + c] = compact + c;
-            }
-            padded += hr_cuda_padded(source->width);
+            for (uint32_t c = 0; c < source->width; c++) in->columns[from + c] = start + c;
+            start += hr_cuda_padded(source->width);
         }
-        compact += source->width;
+        from += source->width;
     }
     in->first_part = add_parts(n, sources, false, &in->k, &in->level);
     return n->n_inputs - 1;
@@ -186,7 +182,7 @@ static void put_rows(network *n, const hr_cuda_plan_product *p, uint32_t at, con
                      const float *weight, const float *bias, uint32_t count) {
     uint32_t width = in->sources->width;
     for (uint32_t i = 0; i < count; i++) {
-        hr__cuda_put_row(&n->b, p, at + i, weight + (size_t)i * width, in->padded, 0, width);
+        hr__cuda_put_row(&n->b, p, at + i, weight + (size_t)i * width, in->columns, 0, width);
     }
     hr__cuda_put_bias(&n->b, p, at, bias, count);
 }
@@ -246,36 +242,38 @@ static uint32_t add_downs(network *n, const hr_unit *u, const input *in, uint32_
         hr_cuda_plan_product *p = hr__cuda_add_product(&n->b, in->k, f->rank, false);
         if (!p) return 0;
         for (uint32_t r = 0; r < f->rank; r++) {
-            hr__cuda_put_row(&n->b, p, r, f->down + ((size_t)l * f->rank + r) * width, in->padded, 0, width);
+            hr__cuda_put_row(&n->b, p, r, f->down + ((size_t)l * f->rank + r) * width, in->columns, 0, width);
         }
         end_product(n, HR_CUDA_PRODUCTS, p, in->first_part, low, l * stride, in->level + 1);
     }
     return low;
 }
 
-/* The gated input of a unit's experts, its columns as in->compact has them. */
+/* The gated input of a unit's experts, its columns as in->columns has them. */
 static uint32_t add_feature_gate(network *n, const hr_unit *u, const unit_place *place) {
     const hr_feature_gate *f = &u->feature_gate;
     input *in = &n->inputs[place->x_input];
     uint32_t stride = hr_cuda_padded(f->rank), width = u->input.width, level = in->level;
     uint32_t low = add_downs(n, u, in, stride), end;
-    if (in->first_gated == HR_CUDA_NONE) in->first_gated = add_parts(n, in->sources, true, &end, &level);
+    if (n->b.out->is_bf16 && in->first_low == HR_CUDA_NONE)
+        in->first_low = add_parts(n, in->sources, true, &end, &level);
     uint32_t first = n->b.out->n_parts;
     hr__cuda_add_part(&n->b, low, 0, f->loras * stride, false);
-    uint32_t y = hr__cuda_add_buffer(&n->b, width, n->b.out->is_bf16);
-    hr_cuda_plan_product *p = hr__cuda_add_product(&n->b, f->loras * stride, width, false);
+    uint32_t y = hr__cuda_add_buffer(&n->b, in->k, n->b.out->is_bf16);
+    hr_cuda_plan_product *p = hr__cuda_add_product(&n->b, f->loras * stride, in->k, false);
     if (!p || n->b.oom) return 0;
     for (uint32_t l = 0; l < f->loras; l++) {
         for (uint32_t c = 0; c < width; c++) {
             const float *up = f->up + ((size_t)l * width + c) * f->rank;
-            hr__cuda_put_row(&n->b, p, in->compact[c], up, NULL, l * stride, f->rank);
+            hr__cuda_put_row(&n->b, p, in->columns[c], up, NULL, l * stride, f->rank);
         }
     }
     p->loras = f->loras;
     p->logits = place->feature_gates, p->logits_at = place->feature_gate_at;
-    p->first_gated = in->first_gated;
+    p->first_gated = in->first_part, p->first_low = in->first_low;
     level = in->level + 2;
-    reads_parts(n, in->first_gated, width, level);
+    reads_parts(n, p->first_gated, in->k, level);
+    if (p->first_low != HR_CUDA_NONE) reads_parts(n, p->first_low, in->k, level);
     hr__cuda_reads(&n->b, place->feature_gates, level);
     end_product(n, HR_CUDA_FEATURE_GATES, p, first, y, 0, level);
     return y;
@@ -319,8 +317,7 @@ static void add_expert_product(network *n, const hr_expert_layer *layer, uint32_
 /* Layer i of all the unit's experts: Linear -> Norm -> Activation. Returns the buffer of what they give. */
 static uint32_t add_expert_layer(network *n, const hr_unit *u, uint32_t i, const reading *reads) {
     const hr_expert_layer *layer = &u->expert_layers[i];
-    bool is_bf16 = i + 1 < u->n_expert_layers && n->b.out->is_bf16; /* the last is mixed, in f32 */
-    bool norm = n->plan->norm == HR_NORM_LAYER;
+    bool is_bf16 = n->b.out->is_bf16, norm = n->plan->norm == HR_NORM_LAYER;
     uint32_t stride = hr_cuda_padded(layer->out), width = u->n_experts * stride;
     uint32_t level = (reads->in ? reads->in->level : hr__cuda_ready(&n->b, reads->buffer)) + 1;
     uint32_t y = hr__cuda_add_buffer(&n->b, width, is_bf16 && !norm);
@@ -338,10 +335,10 @@ static uint32_t add_expert_layer(network *n, const hr_unit *u, uint32_t i, const
 static void add_experts(network *n, const hr_unit *u, unit_place *place) {
     if (u->n_experts == 0) return;
     const input *in = &n->inputs[place->x_input];
-    reading reads = {.in = in, .columns = in->padded, .k = in->k};
+    reading reads = {.in = in, .columns = in->columns, .k = in->k};
     if (u->feature_gate.loras) {
         uint32_t gated = add_feature_gate(n, u, place);
-        reads = (reading){.buffer = gated, .columns = in->compact, .k = hr_cuda_padded(u->input.width)};
+        reads = (reading){.buffer = gated, .columns = in->columns, .k = in->k};
     }
     for (uint32_t i = 0; i < u->n_expert_layers; i++) {
         uint32_t h = add_expert_layer(n, u, i, &reads);
@@ -362,8 +359,50 @@ static void add_term(network *n, const unit_place *place, uint32_t k, uint32_t *
     if (level > *ready) *ready = level;
 }
 
+static bool reads_unit(const hr_input *sources, const hr_source *unit) {
+    for (uint32_t s = 0; s < sources->n_sources; s++) {
+        if (sources->sources[s].layer == unit->layer && sources->sources[s].unit == unit->unit) return true;
+    }
+    return false;
+}
+
+/* Whether task t's tower, which has a hidden layer, is all that reads its unit. */
+static bool tower_alone_reads(const hr_plan *plan, uint32_t t) {
+    const hr_source *read = &plan->tasks[t].input;
+    for (uint32_t o = 0; o < plan->n_tasks; o++) {
+        const hr_source *other = &plan->tasks[o].input;
+        if (o != t && other->layer == read->layer && other->unit == read->unit) return false;
+    }
+    for (uint32_t l = 0; l < plan->n_layers; l++) {
+        for (uint32_t u = 0; u < plan->layers[l].n_units; u++) {
+            const hr_unit *unit = &plan->layers[l].units[u];
+            if (reads_unit(&unit->input, read) || reads_unit(&unit->gate_input, read)) return false;
+        }
+    }
+    return plan->tasks[t].n_tower > 1;
+}
+
+/* Whether towers compute the mixes they read: all do or none, so that they stay one launch. */
+static bool towers_mix(const hr_plan *plan) {
+    for (uint32_t t = 0; t < plan->n_tasks; t++) {
+        if (!tower_alone_reads(plan, t)) return false;
+    }
+    return true;
+}
+
+static bool is_towers_input(const hr_plan *plan, uint32_t layer, uint32_t unit) {
+    for (uint32_t t = 0; t < plan->n_tasks; t++) {
+        const hr_source *read = &plan->tasks[t].input;
+        if (read->layer == (int32_t)layer && read->unit == unit) return true;
+    }
+    return false;
+}
+
 /* Returns the value that is the unit's output. */
-static uint32_t add_mix(network *n, const hr_layer *layer, const hr_unit *u, const unit_place *place) {
+static uint32_t add_mix(network *n, uint32_t layer_index, uint32_t unit) {
+    const hr_layer *layer = &n->plan->layers[layer_index];
+    const hr_unit *u = &layer->units[unit];
+    const unit_place *place = &n->units[unit];
     hr_cuda_plan *out = n->b.out;
     hr_cuda_plan_mix mix = {.first_term = out->n_terms, .logits = place->gates, .n_mixed = u->n_mixed};
     mix.gate_at = place->gate_at, mix.self_at = place->self_at;
@@ -382,8 +421,9 @@ static uint32_t add_mix(network *n, const hr_layer *layer, const hr_unit *u, con
     mix.value = add_value(n, u->width, ready + 1);
     hr_cuda_plan_mix *added = hr__cuda_append(&n->b, &out->mixes, &out->n_mixes, sizeof *added);
     if (!added) return 0;
+    mix.in_tower = n->towers_mix && is_towers_input(n->plan, layer_index, unit);
     *added = mix;
-    hr__cuda_add_step(&n->b, HR_CUDA_MIXES, ready + 1, out->n_mixes - 1);
+    if (!mix.in_tower) hr__cuda_add_step(&n->b, HR_CUDA_MIXES, ready + 1, out->n_mixes - 1);
     return mix.value;
 }
 
@@ -408,7 +448,7 @@ static void add_layer(network *n, uint32_t index) {
     for (uint32_t in = 0; !n->b.oom && in < n->n_inputs; in++) add_gates(n, layer, in);
     for (uint32_t u = 0; !n->b.oom && u < layer->n_units; u++) add_experts(n, &layer->units[u], &n->units[u]);
     for (uint32_t u = 0; !n->b.oom && u < layer->n_units; u++) {
-        if (layer->units[u].n_mix) n->values[index][u] = add_mix(n, layer, &layer->units[u], &n->units[u]);
+        if (layer->units[u].n_mix) n->values[index][u] = add_mix(n, index, u);
     }
     free(n->units);
     n->units = NULL;
@@ -416,18 +456,32 @@ static void add_layer(network *n, uint32_t index) {
 
 /* ---- Towers ---- */
 
-/* Towers stay f32 whatever the other products take: see kernels/onednn/program.c. */
+/* The mix whose output the value is, if its tower computes it. */
+static uint32_t mix_in_tower(const hr_cuda_plan *out, uint32_t value) {
+    for (uint32_t m = 0; m < out->n_mixes; m++) {
+        if (out->mixes[m].value == value && out->mixes[m].in_tower) return m;
+    }
+    return HR_CUDA_NONE;
+}
+
+/* Towers are as exact as f32 whatever the other products take: see kernels/onednn/program.c. */
 static void add_tower(network *n, uint32_t index) {
     const hr_task *task = &n->plan->tasks[index];
     hr_cuda_plan *out = n->b.out;
     assert(task->input.layer != HR_SOURCE_FEATURES);
-    uint32_t value = n->values[task->input.layer][task->input.unit], level = out->values[value].level + 1;
-    hr_cuda_plan_tower tower = {.first_layer = out->n_tower_layers, .n_layers = task->n_tower, .task = index};
+    uint32_t value = n->values[task->input.layer][task->input.unit], mix = mix_in_tower(out, value);
+    uint32_t level = out->values[value].level + (mix == HR_CUDA_NONE);
+    hr_cuda_plan_tower tower = {.mix = mix, .x = HR_CUDA_NONE, .n_layers = task->n_tower, .task = index};
+    tower.first_layer = out->n_tower_layers;
     uint32_t widest = 0;
     for (uint32_t i = 0; i < task->n_tower; i++) {
         const hr_linear *layer = &task->tower[i];
         hr_cuda_plan_tower_layer made = {.k = hr_cuda_padded(layer->in), .n = layer->out};
-        made.weight = hr__cuda_add_floats(&n->b, layer->weight, layer->out, layer->in, made.k);
+        if (i + 1 < task->n_tower) {
+            hr__cuda_add_parts(&n->b, layer->weight, layer->out, layer->in, made.k, made.parts);
+        } else {
+            made.weight = hr__cuda_add_floats(&n->b, layer->weight, layer->out, layer->in, made.k);
+        }
         made.bias = hr__cuda_add_floats(&n->b, layer->bias, 1, layer->out, layer->out);
         hr_cuda_plan_tower_layer *added =
             hr__cuda_append(&n->b, &out->tower_layers, &out->n_tower_layers, sizeof *added);
@@ -435,8 +489,10 @@ static void add_tower(network *n, uint32_t index) {
         *added = made;
         if (i + 1 < task->n_tower && layer->out > widest) widest = layer->out;
     }
-    tower.x = hr__cuda_value_f32(&n->b, value);
-    hr__cuda_reads(&n->b, tower.x, level);
+    if (mix == HR_CUDA_NONE) {
+        tower.x = hr__cuda_value_f32(&n->b, value);
+        hr__cuda_reads(&n->b, tower.x, level);
+    }
     for (int i = 0; i < 2; i++) {
         tower.hidden[i] = HR_CUDA_NONE;
         if (task->n_tower < 2 + (uint32_t)i) continue;
@@ -454,8 +510,7 @@ static void add_tower(network *n, uint32_t index) {
 static void network_clear(network *n) {
     for (uint32_t i = 0; n->values && i < n->plan->n_layers; i++) free(n->values[i]);
     for (uint32_t i = 0; i < n->n_inputs; i++) {
-        free(n->inputs[i].padded);
-        free(n->inputs[i].compact);
+        free(n->inputs[i].columns);
     }
     free(n->values);
     free(n->inputs);
@@ -463,7 +518,7 @@ static void network_clear(network *n) {
 
 hr_status hr_cuda_plan_create(const hr_plan *plan, hr_precision precision, hr_cuda_plan **result,
                               hr_error *err) {
-    network n = {.plan = plan, .b = {.plan = plan}};
+    network n = {.plan = plan, .b = {.plan = plan}, .towers_mix = towers_mix(plan)};
     hr_cuda_plan *out = calloc(1, sizeof *out);
     n.values = calloc((size_t)plan->n_layers + 1, sizeof *n.values);
     n.b.oom = !out || !n.values;

@@ -25,8 +25,21 @@
 
 enum { HR_CUDA_NONE = UINT32_MAX, HR_CUDA_BUCKETS = 7, HR_CUDA_MIN_BUCKET = 128 };
 
-/* Two tile sizes of products: see hr_cuda_launch_tile. */
-enum { HR_CUDA_TILE_64, HR_CUDA_TILE_128, HR_CUDA_TILE_SIZES };
+/* Tile sizes of products, rows by columns: see hr_cuda_stage_tile. */
+typedef enum hr_cuda_tile_size {
+    HR_CUDA_TILE_64,  /* 64 x 64 */
+    HR_CUDA_TILE_128, /* 128 x 128 */
+    HR_CUDA_TILE_256, /* 128 x 256: sm_90's */
+    HR_CUDA_TILE_SIZES
+} hr_cuda_tile_size;
+
+static inline uint32_t hr_cuda_tile_rows(hr_cuda_tile_size size) {
+    return size == HR_CUDA_TILE_64 ? 64 : 128;
+}
+
+static inline uint32_t hr_cuda_tile_columns(hr_cuda_tile_size size) {
+    return size == HR_CUDA_TILE_64 ? 64 : size == HR_CUDA_TILE_128 ? 128 : 256;
+}
 
 static inline uint32_t hr_cuda_padded(uint32_t width) {
     return (width + HR_CUDA_PAD - 1) / HR_CUDA_PAD * HR_CUDA_PAD;
@@ -35,7 +48,7 @@ static inline uint32_t hr_cuda_padded(uint32_t width) {
 /* (rows, width) elements; written at level `first`, complete after level `ready`, read last at `last`. */
 typedef struct hr_cuda_buffer {
     uint32_t width; /* padded */
-    bool is_bf16;
+    bool is_bf16;   /* and then in panels: descriptors.h */
     uint32_t first, ready, last;
     size_t offset; /* in a worker's memory; buffers that do not live at the same time may overlap */
 } hr_cuda_buffer;
@@ -44,6 +57,7 @@ typedef struct hr_cuda_buffer {
 typedef struct hr_cuda_value {
     uint32_t width, level;
     uint32_t f32, operand; /* buffers; one and the same where operands are f32 */
+    uint32_t low;          /* what bf16 operands lack, to some 2^-17; for feature gates */
 } hr_cuda_value;
 
 /* As hr_cuda_part, of a buffer's columns from `column` on. */
@@ -58,7 +72,8 @@ typedef struct hr_cuda_plan_product {
     size_t weight, bias; /* offsets in the weights; bias: or SIZE_MAX */
     uint32_t k, n, activation;
     uint32_t y, y_column; /* buffer, and where the product's columns start */
-    uint32_t loras, logits, logits_at, first_gated;
+    uint32_t loras, logits, logits_at;
+    uint32_t first_gated, first_low; /* first_low: or HR_CUDA_NONE */
 } hr_cuda_plan_product;
 
 typedef struct hr_cuda_plan_norm {
@@ -74,18 +89,28 @@ typedef struct hr_cuda_plan_mix {
     uint32_t first_term, n_mixed, n_self;
     uint32_t logits, gate_at, self_at; /* logits: buffer or HR_CUDA_NONE */
     uint32_t value;
+    bool in_tower; /* no step of its own: the one tower that reads it computes it */
 } hr_cuda_plan_mix;
 
 typedef struct hr_cuda_plan_tower_layer {
-    size_t weight, bias;
+    size_t parts[HR_CUDA_PARTS]; /* a hidden layer's */
+    size_t weight, bias;         /* weight: the last layer's */
     uint32_t k, n;
 } hr_cuda_plan_tower_layer;
 
 typedef struct hr_cuda_plan_tower {
-    uint32_t x, first_layer, n_layers;
+    uint32_t mix; /* computed by the tower; HR_CUDA_NONE: */
+    uint32_t x;   /* buffer */
+    uint32_t first_layer, n_layers;
     uint32_t hidden[2]; /* buffers, or HR_CUDA_NONE where the tower is one layer */
     uint32_t task;
 } hr_cuda_plan_tower;
+
+/* As hr_cuda_tile. */
+typedef struct hr_cuda_plan_tile {
+    uint32_t product, column, panels, branches;
+    size_t bias; /* the product's: offset in the weights, or SIZE_MAX */
+} hr_cuda_plan_tile;
 
 /* index: into the products, norms, mixes or towers. */
 typedef struct hr_cuda_step {
@@ -118,7 +143,7 @@ typedef struct hr_cuda_plan {
     hr_cuda_plan_tower_layer *tower_layers;
     hr_cuda_step *steps; /* by level and kind */
     hr_cuda_stage *stages;
-    hr_cuda_tile *tiles; /* of all stages; `product` counts from the stage's first */
+    hr_cuda_plan_tile *tiles; /* of all stages; `product` counts from the stage's first */
     uint32_t n_values, n_buffers, n_parts, n_products, n_norms, n_terms, n_mixes, n_towers, n_tower_layers;
     uint32_t n_steps, n_stages, n_tiles;
     uint32_t buckets[HR_CUDA_BUCKETS], n_buckets; /* rows, ascending */
@@ -140,8 +165,17 @@ size_t hr_cuda_buffer_nbytes(const hr_cuda_buffer *buffer, uint32_t rows);
 /* The index of the smallest bucket that holds n_rows; the largest where none does. */
 uint32_t hr_cuda_plan_bucket(const hr_cuda_plan *plan, uint64_t n_rows);
 
-/* The tile size for a stage at a bucket's rows: large tiles where they keep most of n_sms busy. Either gives
- * the same bits: a row's sums run over the same columns in the same order. */
-uint32_t hr_cuda_stage_tile(const hr_cuda_stage *stage, uint32_t rows, uint32_t n_sms);
+/* What decides how a stage is launched. */
+typedef struct hr_cuda_device_kind {
+    uint32_t n_sms;
+    bool hopper; /* compute capability 9.0 */
+} hr_cuda_device_kind;
+
+/* The elements from panel to panel of a bf16 buffer. */
+uint32_t hr_cuda_plan_panel(const hr_cuda_plan *plan);
+
+/* The tile size for a stage at a bucket's rows: the largest that keeps most of the multiprocessors busy. All
+ * give the same bits: a row's sums run over the same columns in the same order. */
+hr_cuda_tile_size hr_cuda_stage_tile(const hr_cuda_stage *stage, uint32_t rows, hr_cuda_device_kind device);
 
 #endif

@@ -7,6 +7,7 @@
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/product_f32.h"
+#include "kernels/cuda/product_hopper.h"
 #include "kernels/cuda/tower.h"
 
 extern "C" {
@@ -40,7 +41,12 @@ int device_info(int device, hr_cuda_device_info *info) {
 
 /* A kernel that is first met during a capture would be loaded then, which a capture may not bear. */
 int prepare() {
-    int code = hr_cuda_product_prepare();
+    int device = 0;
+    cudaDeviceProp properties;
+    int code = cudaGetDevice(&device);
+    if (code == 0) code = cudaGetDeviceProperties(&properties, device);
+    if (code == 0 && properties.major == 9 && properties.minor == 0) code = hr_cuda_product_hopper_prepare();
+    if (code == 0) code = hr_cuda_product_prepare();
     if (code == 0) code = hr_cuda_product_f32_prepare();
     if (code == 0) code = hr_cuda_gather_prepare();
     if (code == 0) code = hr_cuda_norm_prepare();
@@ -141,7 +147,8 @@ int start_launch(const hr_cuda_launch *l, void *stream) {
     case HR_CUDA_GATHER: return hr_cuda_gather_launch(l, stream);
     case HR_CUDA_PRODUCTS:
     case HR_CUDA_FEATURE_GATES:
-        return l->f32 ? hr_cuda_product_f32_launch(l, stream) : hr_cuda_product_launch(l, stream);
+        if (l->f32) return hr_cuda_product_f32_launch(l, stream);
+        return l->hopper ? hr_cuda_product_hopper_launch(l, stream) : hr_cuda_product_launch(l, stream);
     case HR_CUDA_NORMS: return hr_cuda_norm_launch(l, stream);
     case HR_CUDA_MIXES: return hr_cuda_mix_launch(l, stream);
     case HR_CUDA_TOWERS: return hr_cuda_tower_launch(l, stream);

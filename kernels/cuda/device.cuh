@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "kernels/cuda/descriptors.h"
+#include "kernels/cuda/intrinsics.cuh"
 
 constexpr uint32_t kWarp = 32;
 constexpr uint32_t kAllLanes = 0xFFFFFFFF;
@@ -27,19 +28,31 @@ __device__ inline float sigmoid(float z) {
     return 1.0F / (1.0F + expf(-z));
 }
 
-/* Within a few units in the last place; the denominator may be infinite, and the result is then 0. */
-__device__ inline float fast_sigmoid(float z) {
-    return __fdividef(1.0F, 1.0F + __expf(-z));
+/* z sigma(z) = h + h tanh(h), h = z / 2: within 2^-11 |h|, less than rounding it to bf16 costs. */
+__device__ inline float fast_swish(float z) {
+    const float h = 0.5F * z;
+    return fmaf(h, fast_tanh(h), h);
 }
 
 template <bool kFast> __device__ inline float activate(uint32_t activation, float z) {
     if (activation == HR_CUDA_RELU) return fmaxf(z, 0.0F);
-    if (activation == HR_CUDA_SWISH) return z * (kFast ? fast_sigmoid(z) : sigmoid(z));
+    if (activation == HR_CUDA_SWISH) return kFast ? fast_swish(z) : z * sigmoid(z);
     return z;
 }
 
 __device__ inline uint16_t bf16_bits(float x) {
     return __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+
+__device__ inline uint32_t bf16_pair(float first, float second) {
+    return bf16_bits(first) | (uint32_t)bf16_bits(second) << 16;
+}
+
+__device__ inline float first_of_pair(uint32_t pair) {
+    return __uint_as_float(pair << 16);
+}
+__device__ inline float second_of_pair(uint32_t pair) {
+    return __uint_as_float(pair & 0xFFFF0000);
 }
 
 /* Over the lanes of a warp, the same in each. A butterfly: the order of the sum is fixed, and as addition
@@ -50,38 +63,31 @@ __device__ inline float warp_sum(float x) {
     return x;
 }
 
-__device__ inline float warp_max(float x) {
-    for (uint32_t distance = kWarp / 2; distance > 0; distance /= 2)
-        x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, distance));
-    return x;
-}
-
-/* The block's dynamic shared memory. Only the toolkit's compiler knows this declaration. */
-#ifdef __CUDACC__
-__device__ inline uint8_t *dynamic_shared() {
-    extern __shared__ __align__(128) uint8_t bytes[];
-    return bytes;
-}
-#endif
-
 /* Starts a kernel on a stream, without the toolkit's own syntax: any C++ compiler takes it
- * (tests/kernels/simt). */
-template <typename... Parameters, typename... Arguments>
-int start(void (*kernel)(Parameters...), dim3 grid, uint32_t threads, size_t shared_nbytes, void *stream,
-          Arguments... arguments) {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared_nbytes;
-    config.stream = static_cast<cudaStream_t>(stream);
-    return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
+ * (tests/kernels/simt). On a device of compute capability 9.0 a launch that follows another starts before
+ * that one ends: its kernel must wait_for_previous. */
+struct Shape {
+    dim3 grid;
+    uint32_t threads;
+    size_t shared_nbytes = 0;
+};
 
-/* A feature gate's x at (row, column): from the part that holds the column. */
-__device__ inline float gated_value(const hr_cuda_part *part, uint32_t begin, uint32_t row, uint32_t slice,
-                                    uint32_t column) {
-    uint32_t at = part->shared ? slice : row;
-    return static_cast<const float *>(part->x)[(size_t)at * part->ld + (column - begin)];
+template <typename... Parameters, typename... Arguments>
+int start(void (*kernel)(Parameters...), const Shape &shape, const hr_cuda_launch *launch, void *stream,
+          Arguments... arguments) {
+    cudaLaunchAttribute early = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = shape.grid;
+    config.blockDim = dim3(shape.threads);
+    config.dynamicSmemBytes = shape.shared_nbytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    config.attrs = &early;
+    if (launch->hopper && launch->follows) {
+        config.numAttrs = 1;
+        early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        early.val.programmaticStreamSerializationAllowed = 1;
+    }
+    return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
 /* The part that holds the column, which must be less than the last part's end; *begin: its first column. */

@@ -1,7 +1,8 @@
-/* One row of one part of v by a block of threads, a column each: see gather.h.
+/* One panel of v for some rows by a block of threads: see gather.h.
  *
- * The blocks walk over the slices first (their lists are the longest), then over the rows. What the batch
- * holds is read from the staged header, so that one captured launch serves every batch of its bucket.
+ * What the batch holds is read from the staged header, so that one captured launch serves every batch of its
+ * bucket. A list is pooled again for every block of its slice's rows: that costs less than a launch between
+ * pooling and handing out.
  */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gather.h"
@@ -9,63 +10,182 @@
 namespace {
 
 constexpr uint32_t kThreads = 256;
-constexpr uint32_t kAhead = 16; /* rows of a list in flight */
+constexpr uint32_t kRows = 16;       /* of the batch that a block's threads take at a time */
+constexpr uint32_t kManyRows = 2048; /* from then on a block takes so many: */
+constexpr uint32_t kRounds = 4;
+constexpr uint32_t kQuads = HR_CUDA_PAD / 4;                /* of a panel's columns */
+constexpr uint32_t kAhead = 16;                             /* rows of a list in flight */
+constexpr uint32_t kShares = 4;                             /* threads that share a slice's list */
+constexpr uint32_t kSlices = kThreads / (kQuads * kShares); /* that a block takes at a time */
+static_assert(kThreads == kRows * kQuads, "a thread takes four columns of a row");
 
-/* The sum of column d over a list's rows, in the list's order. */
-__device__ float pool(const hr_cuda_feature &f, const uint32_t *row, uint32_t d) {
-    const uint32_t count = row[f.word];
-    const uint32_t *index = row + f.word + 1;
-    float sum = 0.0F;
-    for (uint32_t i = 0; i < count; i += kAhead) {
-        float values[kAhead];
+__device__ inline void add(float4 &sum, const float4 &v) {
+    sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+}
+
+/* The encoded rows of one slice, or of one item. */
+struct Rows {
+    const uint32_t *user, *other; /* other: of the context, or the item */
+
+    __device__ const uint32_t *of(const hr_cuda_feature &f) const {
+        return f.entity == HR_CUDA_USER ? user : other;
+    }
+};
+
+/* Four columns of a part of v, the same for all rows: of one feature and at a multiple of four in its table's
+ * rows (whole), or each by itself. */
+struct Quad {
+    const hr_cuda_gather &g;
+    const hr_cuda_gather_part &part;
+    uint32_t column, index; /* index: the first's feature */
+    hr_cuda_feature f;
+    bool whole;
+
+    __device__ Quad(const hr_cuda_gather &gather, const hr_cuda_gather_part &p, uint32_t first)
+        : g(gather), part(p), column(first), index(p.feature_of[first]) {
+        f = g.features[index == UINT32_MAX ? 0 : index];
+        whole = index != UINT32_MAX && part.feature_of[first + 3] == index && f.table != nullptr &&
+                f.width % 4 == 0 && (column - f.column) % 4 == 0;
+    }
+    __device__ float4 table_row(uint32_t row) const {
+        return __ldg(reinterpret_cast<const float4 *>(f.table + (size_t)row * f.width + (column - f.column)));
+    }
+    /* Rows share, share + kStep, ... of a list, in that order. */
+    template <uint32_t kStep> __device__ float4 pool(const uint32_t *row, uint32_t share) const {
+        const uint32_t count = row[f.word];
+        const uint32_t *rows = row + f.word + 1;
+        float4 sum = {};
+        for (uint32_t i = share; i < count; i += kStep * kAhead) {
+            float4 values[kAhead];
 #pragma unroll
-        for (uint32_t j = 0; j < kAhead; j++) {
-            values[j] = i + j < count ? __ldg(f.table + (size_t)index[i + j] * f.width + d) : 0.0F;
+            for (uint32_t j = 0; j < kAhead; j++) {
+                const uint32_t at = i + j * kStep;
+                values[j] = at < count ? table_row(rows[at]) : float4{};
+            }
+#pragma unroll
+            for (uint32_t j = 0; j < kAhead; j++) add(sum, values[j]);
         }
-#pragma unroll
-        for (uint32_t j = 0; j < kAhead; j++) sum += values[j];
+        return sum;
     }
-    return f.is_mean && count > 0 ? sum / (float)count : sum;
-}
+    /* One column, the same way. */
+    template <uint32_t kStep> __device__ float one(const Rows &rows, uint32_t which, uint32_t share) const {
+        const uint32_t own = part.feature_of[column + which];
+        if (own == UINT32_MAX) return 0.0F;
+        const hr_cuda_feature &feature = g.features[own];
+        const uint32_t *row = rows.of(feature);
+        const uint32_t d = column + which - feature.column;
+        float sum = 0.0F;
+        if (feature.is_list) {
+            for (uint32_t i = share; i < row[feature.word]; i += kStep)
+                sum += __ldg(feature.table + (size_t)row[feature.word + 1 + i] * feature.width + d);
+        } else if (share == 0) {
+            sum = feature.table == nullptr
+                      ? __uint_as_float(__ldg(row + feature.word + d))
+                      : __ldg(feature.table + (size_t)row[feature.word] * feature.width + d);
+        }
+        return sum;
+    }
+    /* A share of the four columns; `means` of the shares' sum is their values. */
+    template <uint32_t kStep> __device__ float4 values(const Rows &rows, uint32_t share) const {
+        if (whole && f.is_list) return pool<kStep>(rows.of(f), share);
+        if (whole) return share == 0 ? table_row(__ldg(rows.of(f) + f.word)) : float4{};
+        return {one<kStep>(rows, 0, share), one<kStep>(rows, 1, share), one<kStep>(rows, 2, share),
+                one<kStep>(rows, 3, share)};
+    }
+    __device__ float mean(float sum, const Rows &rows, uint32_t which) const {
+        const uint32_t own = part.feature_of[column + which];
+        if (own == UINT32_MAX || g.features[own].is_mean == 0) return sum;
+        const uint32_t count = rows.of(g.features[own])[g.features[own].word];
+        return count > 0 ? sum / (float)count : sum;
+    }
+    __device__ float4 means(float4 sum, const Rows &rows) const {
+        return {mean(sum.x, rows, 0), mean(sum.y, rows, 1), mean(sum.z, rows, 2), mean(sum.w, rows, 3)};
+    }
+};
 
-__device__ float column_value(const hr_cuda_gather &g, const uint32_t *const *rows, uint32_t feature,
-                              uint32_t column) {
-    if (feature == UINT32_MAX) return 0.0F;
-    const hr_cuda_feature &f = g.features[feature];
-    const uint32_t *row = f.entity == 0   ? rows[0]
-                          : f.entity == 1 ? rows[1]
-                                          : rows[2]; /* stays in registers */
-    const uint32_t d = column - f.column;
-    if (f.table == nullptr) return __uint_as_float(row[f.word + d]);
-    if (f.is_list) return pool(f, row, d);
-    return __ldg(f.table + (size_t)row[f.word] * f.width + d);
-}
+/* Four columns as operands: f32, or bf16 and what that lacks. */
+struct Operands {
+    float4 v;
+    uint2 high, low;
 
-__device__ void gather_row(const hr_cuda_gather &g, const hr_cuda_gather_part &part,
-                           const uint32_t *const *rows, uint32_t at) {
-    for (uint32_t c = threadIdx.x; c < part.width; c += kThreads) {
-        const float value = column_value(g, rows, part.feature_of[c], c);
-        const size_t to = (size_t)at * part.width + c;
-        if (part.y != nullptr) part.y[to] = value;
-        if (part.y_bf16 != nullptr) part.y_bf16[to] = bf16_bits(value);
+    __device__ explicit Operands(float4 values) : v(values) {
+        high.x = bf16_pair(v.x, v.y);
+        high.y = bf16_pair(v.z, v.w);
+        low.x = bf16_pair(v.x - first_of_pair(high.x), v.y - second_of_pair(high.x));
+        low.y = bf16_pair(v.z - first_of_pair(high.y), v.w - second_of_pair(high.y));
+    }
+    __device__ void store_f32(const hr_cuda_gather_part &part, uint32_t row, uint32_t column) const {
+        *reinterpret_cast<float4 *>(part.y + (size_t)row * part.width + column) = v;
+    }
+    __device__ void store_bf16(const hr_cuda_gather_part &part, uint32_t row, uint32_t column) const {
+        const size_t at = hr_cuda_panel_at(part.ld_bf16, row, column);
+        *reinterpret_cast<uint2 *>(part.high + at) = high;
+        if (part.low != nullptr) *reinterpret_cast<uint2 *>(part.low + at) = low;
+    }
+};
+
+/* Four item columns of rows [m0, end). */
+__device__ void gather_items(const hr_cuda_gather &g, const hr_cuda_header *header, uint32_t panel,
+                             uint32_t m0, uint32_t end) {
+    const uint32_t column = panel * HR_CUDA_PAD + threadIdx.x % kQuads * 4;
+    const uint32_t *items = g.staging + header->items;
+    const Quad quad(g, g.items, column);
+    for (uint32_t row = m0 + threadIdx.x / kQuads; row < end; row += kRows) {
+        const Rows rows = {nullptr, items + (size_t)row * g.item_words};
+        const Operands v(quad.means(quad.values<1>(rows, 0), rows));
+        if (g.items.y != nullptr) {
+            v.store_f32(g.items, row, column);
+        } else {
+            v.store_bf16(g.items, row, column);
+        }
     }
 }
 
-__global__ void __launch_bounds__(kThreads) gather_kernel(const hr_cuda_gather *descriptor) {
+/* The sum over kShares neighbouring lanes, the same in each. */
+__device__ float over_shares(float x) {
+    for (uint32_t distance = 1; distance < kShares; distance *= 2)
+        x += __shfl_xor_sync(kAllLanes, x, distance);
+    return x;
+}
+
+/* The user's and context's columns of rows [m0, end), slice by slice: kShares threads take four columns of a
+ * slice, and give them to its rows in turn. In f32 a slice has one row, which the block of its first row
+ * writes. */
+__device__ void gather_slices(const hr_cuda_gather &g, const hr_cuda_header *header, uint32_t panel,
+                              uint32_t m0, uint32_t end) {
+    const hr_cuda_gather_part &part = g.shared;
+    const uint32_t share = threadIdx.x % kShares;
+    const Quad quad(g, part, panel * HR_CUDA_PAD + threadIdx.x / kShares % kQuads * 4);
+    const uint32_t *starts = g.staging + header->starts;
+    const uint32_t last = slice_of(g.staging)[end - 1];
+    for (uint32_t s = slice_of(g.staging)[m0] + threadIdx.x / (kQuads * kShares); s <= last; s += kSlices) {
+        const uint32_t begin = starts[s], stop = min(end, starts[s + 1]);
+        const Rows rows = {g.staging + header->users + (size_t)s * g.user_words,
+                           g.staging + header->contexts + (size_t)s * g.context_words};
+        float4 v = quad.values<kShares>(rows, share);
+        v = quad.means({over_shares(v.x), over_shares(v.y), over_shares(v.z), over_shares(v.w)}, rows);
+        const Operands operands(v);
+        if (part.y != nullptr) {
+            if (begin >= m0 && share == 0) operands.store_f32(part, s, quad.column);
+            continue;
+        }
+        for (uint32_t row = max(m0, begin) + share; row < stop; row += kShares)
+            operands.store_bf16(part, row, quad.column);
+    }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    gather_kernel(const hr_cuda_gather *descriptor, uint32_t block_rows) {
+    let_next_start();
     const hr_cuda_gather g = *descriptor;
     const hr_cuda_header *header = header_of(g.staging);
-    const uint32_t n_slices = header->n_slices, n_rows = header->n_rows;
-    const uint32_t users = header->users, contexts = header->contexts, items = header->items;
-    for (uint32_t i = blockIdx.x; i < n_slices + n_rows; i += gridDim.x) {
-        const bool shared = i < n_slices;
-        const uint32_t at = shared ? i : i - n_slices;
-        /* In the order of hr_entity: user, item, context. A part has features of its own entities only. */
-        const uint32_t *const rows[3] = {
-            g.staging + users + (size_t)(shared ? at : 0) * g.user_words,
-            g.staging + items + (size_t)(shared ? 0 : at) * g.item_words,
-            g.staging + contexts + (size_t)(shared ? at : 0) * g.context_words,
-        };
-        gather_row(g, shared ? g.shared : g.items, rows, at);
+    const uint32_t m0 = blockIdx.y * block_rows, end = min(m0 + block_rows, header->n_rows);
+    const uint32_t slices_panels = g.shared.width / HR_CUDA_PAD;
+    if (m0 >= end) return;
+    if (blockIdx.x < slices_panels) {
+        gather_slices(g, header, blockIdx.x, m0, end);
+    } else if (blockIdx.x - slices_panels < g.items.width / HR_CUDA_PAD) {
+        gather_items(g, header, blockIdx.x - slices_panels, m0, end);
     }
 }
 
@@ -77,6 +197,8 @@ extern "C" int hr_cuda_gather_prepare(void) {
 }
 
 extern "C" int hr_cuda_gather_launch(const hr_cuda_launch *launch, void *stream) {
-    return start(gather_kernel, launch->n_blocks, kThreads, 0, stream,
-                 static_cast<const hr_cuda_gather *>(launch->items));
+    const uint32_t rows = launch->m < kManyRows ? kRows : kRounds * kRows;
+    const Shape shape = {dim3(launch->count, launch->m / rows), kThreads};
+    return start(gather_kernel, shape, launch, stream, static_cast<const hr_cuda_gather *>(launch->items),
+                 rows);
 }

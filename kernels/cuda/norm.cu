@@ -8,8 +8,10 @@ constexpr uint32_t kRows = 8; /* warps of a block */
 
 __global__ void __launch_bounds__(kRows *kWarp)
     norm_kernel(const hr_cuda_norm *norms, const uint32_t *staging) {
+    let_next_start();
     const hr_cuda_norm norm = norms[blockIdx.x];
     const uint32_t row = blockIdx.y * kRows + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+    wait_for_previous();
     if (row >= header_of(staging)->n_rows) return;
     const float *x = norm.x + (size_t)row * norm.ld;
     const uint32_t padded = (norm.width + HR_CUDA_PAD - 1) / HR_CUDA_PAD * HR_CUDA_PAD;
@@ -22,11 +24,10 @@ __global__ void __launch_bounds__(kRows *kWarp)
         float y = 0.0F;
         if (c < norm.width)
             y = activate<false>(norm.activation, (x[c] - mean) * scale * norm.weight[c] + norm.bias[c]);
-        const size_t to = (size_t)row * norm.ld + c;
         if (norm.y_is_bf16) {
-            static_cast<uint16_t *>(norm.y)[to] = bf16_bits(y);
+            static_cast<uint16_t *>(norm.y)[hr_cuda_panel_at(norm.ld_y, row, c)] = bf16_bits(y);
         } else {
-            static_cast<float *>(norm.y)[to] = y;
+            static_cast<float *>(norm.y)[(size_t)row * norm.ld_y + c] = y;
         }
     }
 }
@@ -39,7 +40,7 @@ extern "C" int hr_cuda_norm_prepare(void) {
 }
 
 extern "C" int hr_cuda_norm_launch(const hr_cuda_launch *launch, void *stream) {
-    const dim3 grid(launch->count, launch->m / kRows);
-    return start(norm_kernel, grid, kRows * kWarp, 0, stream,
-                 static_cast<const hr_cuda_norm *>(launch->items), launch->staging);
+    const Shape shape = {dim3(launch->count, launch->m / kRows), kRows * kWarp};
+    return start(norm_kernel, shape, launch, stream, static_cast<const hr_cuda_norm *>(launch->items),
+                 launch->staging);
 }

@@ -49,7 +49,8 @@ __device__ float finish(const hr_cuda_product &p, float sum, uint32_t row, uint3
     if constexpr (kGate) {
         uint32_t begin;
         const hr_cuda_part *part = part_of(p.gated, column, &begin);
-        return gated_value(part, begin, row, slice, column) * sum;
+        const uint32_t at = part->shared ? slice : row;
+        return static_cast<const float *>(part->x)[(size_t)at * part->ld + (column - begin)] * sum;
     }
     return activate<false>(p.activation, sum + (p.bias == nullptr ? 0.0F : p.bias[column]));
 }
@@ -58,6 +59,8 @@ template <bool kGate>
 __global__ void __launch_bounds__(kTileThreads)
     product_f32_kernel(const hr_cuda_product *products, const hr_cuda_tile *tiles, const uint32_t *staging) {
     __shared__ TileF32 tile;
+    let_next_start();
+    wait_for_previous();
     const uint32_t m0 = blockIdx.y * kTile, n0 = tiles[blockIdx.x].column;
     if (m0 >= header_of(staging)->n_rows) return;
     const hr_cuda_product p = products[tiles[blockIdx.x].product];
@@ -85,8 +88,8 @@ extern "C" int hr_cuda_product_f32_prepare(void) {
 }
 
 extern "C" int hr_cuda_product_f32_launch(const hr_cuda_launch *launch, void *stream) {
-    const dim3 grid(launch->count, launch->m / kTile);
+    const Shape shape = {dim3(launch->count, launch->m / kTile), kTileThreads};
     const bool gates = launch->kind == HR_CUDA_FEATURE_GATES;
-    return start(gates ? product_f32_kernel<true> : product_f32_kernel<false>, grid, kTileThreads, 0, stream,
+    return start(gates ? product_f32_kernel<true> : product_f32_kernel<false>, shape, launch, stream,
                  static_cast<const hr_cuda_product *>(launch->items), launch->tiles, launch->staging);
 }

@@ -15,9 +15,18 @@ static const uint32_t SMALL_SIZES[] = {1, 33};
 
 /* ---- Stage by stage ---- */
 
-static float element(const hr_cuda_buffer *b, const uint8_t *memory, size_t at) {
+/* A matrix as buffers of the plan hold it: the numbers at `at` in a worker's memory and, where they are two
+ * bf16 parts, what those at `low` add (else SIZE_MAX). */
+typedef struct matrix {
+    uint32_t rows, width, ld;
+    bool is_bf16;
+    size_t at, low;
+} matrix;
+
+static float element(const matrix *m, const uint8_t *memory, uint32_t row, uint32_t column) {
     float value;
-    if (!b->is_bf16) {
+    size_t at = m->is_bf16 ? hr_cuda_panel_at(m->ld, row, column) : (size_t)row * m->ld + column;
+    if (!m->is_bf16) {
         memcpy(&value, memory + at * 4, sizeof value);
         return value;
     }
@@ -28,13 +37,20 @@ static float element(const hr_cuda_buffer *b, const uint8_t *memory, size_t at) 
     return value;
 }
 
-/* sum (a - b)^2 / sum b^2 over n elements; infinite where either holds what is no number. */
-static double distance(const hr_cuda_buffer *b, const uint8_t *found, const uint8_t *want, size_t n) {
+/* sum (a - b)^2 / sum b^2 over the elements; infinite where one of the two holds what is no number. */
+static double distance(const matrix *m, const uint8_t *found, const uint8_t *want) {
     double difference = 0, norm = 0;
-    for (size_t i = 0; i < n; i++) {
-        double x = element(b, found, i), y = element(b, want, i);
-        difference += (x - y) * (x - y);
-        norm += y * y;
+    for (uint32_t r = 0; r < m->rows; r++) {
+        for (uint32_t c = 0; c < m->width; c++) {
+            double x = element(m, found + m->at, r, c), y = element(m, want + m->at, r, c);
+            if (m->low != SIZE_MAX) {
+                x += element(m, found + m->low, r, c);
+                y += element(m, want + m->low, r, c);
+            }
+            if (isnan(x) && isnan(y)) continue; /* what another buffer left there, and nobody wrote yet */
+            difference += (x - y) * (x - y);
+            norm += y * y;
+        }
     }
     if (!isfinite(difference) || !isfinite(norm)) return INFINITY;
     return norm > 0 ? difference / norm : difference > 0 ? INFINITY : 0;
@@ -43,6 +59,14 @@ static double distance(const hr_cuda_buffer *b, const uint8_t *found, const uint
 static bool writes(const hr_cuda_rig *rig, uint32_t s, const hr_cuda_buffer *b) {
     uint32_t level = rig->plan->steps[rig->plan->stages[s].first].level;
     return level >= b->first && level <= b->ready;
+}
+
+/* Takes over the bucket's rows of a buffer. */
+static void take_rows(const hr_cuda_rig *rig, const hr_cuda_buffer *b, const uint8_t *found, uint8_t *want) {
+    size_t panel = (size_t)hr_cuda_plan_panel(rig->plan) * 2;
+    if (!b->is_bf16) memcpy(want, found, hr_cuda_buffer_nbytes(b, rig->bucket));
+    for (uint32_t p = 0; b->is_bf16 && p < b->width / HR_CUDA_PAD; p++)
+        memcpy(want + p * panel, found + p * panel, (size_t)rig->bucket * HR_CUDA_PAD * 2);
 }
 
 /* Whether all but what stage s may write, the bucket's rows past the batch's included, is as it was. Takes
@@ -54,12 +78,20 @@ static bool others_intact(const hr_cuda_rig *rig, uint32_t s, const uint8_t *fou
            image = (size_t)(rig->host.image - rig->host_memory), end = rig->nbytes - HR_CUDA_GUARD;
     for (uint32_t i = 0; i < plan->n_buffers; i++) {
         size_t at = buffers + plan->buffers[i].offset;
-        if (writes(rig, s, &plan->buffers[i]))
-            memcpy(want + at, found + at, hr_cuda_buffer_nbytes(&plan->buffers[i], rig->bucket));
+        if (writes(rig, s, &plan->buffers[i])) take_rows(rig, &plan->buffers[i], found + at, want + at);
     }
     if (plan->stages[s].kind == HR_CUDA_TOWERS)
         memcpy(want + logits, found + logits, (size_t)rig->bucket * plan->plan->n_tasks * sizeof(float));
     return memcmp(found, want, image) == 0 && memcmp(found + end, want + end, HR_CUDA_GUARD) == 0;
+}
+
+/* The buffer of the operands whose lack this one holds, or HR_CUDA_NONE: what is lacking is judged together
+ * with them, as it changes wholly where they are rounded to the other neighbour. */
+static uint32_t high_of(const hr_cuda_plan *plan, uint32_t buffer) {
+    for (uint32_t v = 0; v < plan->n_values; v++) {
+        if (plan->values[v].low == buffer) return plan->values[v].operand;
+    }
+    return HR_CUDA_NONE;
 }
 
 /* The worst distance among what stage s has written: found on the device, want by the emulator. */
@@ -70,18 +102,24 @@ static double worst_of_stage(const hr_cuda_rig *rig, uint32_t s, const uint8_t *
     for (uint32_t i = 0; i < plan->n_buffers; i++) {
         const hr_cuda_buffer *b = &plan->buffers[i];
         if (!writes(rig, s, b)) continue;
-        bool shared =
-            i == plan->values[HR_CUDA_VALUE_SHARED].f32 || i == plan->values[HR_CUDA_VALUE_SHARED].operand;
-        uint32_t rows = shared ? rig->host.staging[1] : rig->n_rows; /* a slice's rows: header.n_slices */
-        double d =
-            distance(b, found + buffers + b->offset, rig->host.buffers + b->offset, (size_t)rows * b->width);
+        bool shared = i == plan->values[HR_CUDA_VALUE_SHARED].f32;
+        uint32_t high = high_of(plan, i);
+        const matrix written = {.rows = shared ? rig->host.staging[1] : rig->n_rows, /* header.n_slices */
+                                .width = b->width,
+                                .ld = b->is_bf16 ? hr_cuda_plan_panel(plan) : b->width,
+                                .is_bf16 = b->is_bf16,
+                                .at = buffers + (high == HR_CUDA_NONE ? b : &plan->buffers[high])->offset,
+                                .low = high == HR_CUDA_NONE ? SIZE_MAX : buffers + b->offset};
+        double d = distance(&written, found, rig->host_memory);
         if (d > worst) worst = d;
     }
     if (plan->stages[s].kind != HR_CUDA_TOWERS) return worst;
-    const hr_cuda_buffer logits = {.is_bf16 = false};
-    size_t at = (size_t)((const uint8_t *)rig->host.logits - rig->host_memory);
-    double d = distance(&logits, found + at, (const uint8_t *)rig->host.logits,
-                        (size_t)rig->n_rows * plan->plan->n_tasks);
+    const matrix logits = {.rows = rig->n_rows,
+                           .width = plan->plan->n_tasks,
+                           .ld = plan->plan->n_tasks,
+                           .at = (size_t)((const uint8_t *)rig->host.logits - rig->host_memory),
+                           .low = SIZE_MAX};
+    double d = distance(&logits, found, rig->host_memory);
     return d > worst ? d : worst;
 }
 
@@ -132,7 +170,7 @@ static int check_plan(const hr_cuda_runtime *runtime, const hr_plan *plan, const
     hr_error err;
     for (hr_precision precision = HR_PRECISION_F32; precision <= HR_PRECISION_BF16; precision++) {
         hr_cuda_rig *rig;
-        if (hr_cuda_rig_create(runtime, plan, precision, &rig, &err) != HR_OK) {
+        if (hr_cuda_rig_create(runtime, plan, precision, sizes[n_sizes - 1], &rig, &err) != HR_OK) {
             fprintf(out, "FAILED %s: %s\n", name, err.message);
             return n_failed + 1;
         }
@@ -155,13 +193,15 @@ int hr_cuda_check_plan_stages(const hr_cuda_runtime *runtime, const hr_plan *pla
     return n_failed;
 }
 
-int hr_cuda_check_stages(const hr_cuda_runtime *runtime, bool small, FILE *out) {
+int hr_cuda_check_stages(const hr_cuda_runtime *runtime, bool small, hr_cuda_share share, FILE *out) {
     int n_failed = 0;
+    uint32_t number = 0;
     uint64_t n_seeds = small ? 2 : 4;
     const uint32_t *sizes = small ? SMALL_SIZES : SIZES;
     size_t n_sizes = small ? sizeof SMALL_SIZES / sizeof SMALL_SIZES[0] : sizeof SIZES / sizeof SIZES[0];
     for (hr_random_kind kind = 0; kind < HR_RANDOM_KIND_COUNT; kind++) {
         for (uint64_t seed = 0; seed < n_seeds; seed++) {
+            if (!hr_cuda_share_has(share, number++)) continue;
             hr_random_plan *made = hr_random_plan_create(kind, seed);
             n_failed += check_plan(runtime, &made->plan, hr_random_kind_name(kind), sizes, n_sizes, out);
             hr_random_plan_destroy(made);
@@ -276,11 +316,13 @@ static int run_reference(const hr_plan *plan, const hr_random_batch *batch) {
     return status != HR_OK;
 }
 
-int hr_cuda_check_networks(const hr_cuda_runtime *runtime, bool small, FILE *out) {
+int hr_cuda_check_networks(const hr_cuda_runtime *runtime, bool small, hr_cuda_share share, FILE *out) {
     const uint32_t rows[] = {60, 0, 140};
+    uint32_t number = 0;
     pair p = {.out = out};
     for (hr_random_kind kind = 0; kind < HR_RANDOM_KIND_COUNT; kind++) {
         for (p.seed = 0; p.seed < (small ? 1 : 4); p.seed++) {
+            if (!hr_cuda_share_has(share, number++)) continue;
             p.name = hr_random_kind_name(kind);
             hr_random_plan *made = hr_random_plan_create(kind, p.seed);
             hr_random_batch *want = hr_random_batch_create(&made->plan, rows, 3, 5);

@@ -1,5 +1,6 @@
 /* What each kernel must do with its descriptors, in plain C: see cuda_fake.h. Sums are in double. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "schema/schema.h"
@@ -19,15 +20,16 @@ static uint16_t to_bf16(float value) {
     return (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
-static float load(const void *from, size_t at, bool is_bf16) {
-    return is_bf16 ? from_bf16(((const uint16_t *)from)[at]) : ((const float *)from)[at];
+static float load(const void *from, uint32_t ld, uint32_t row, uint32_t column, bool is_bf16) {
+    return is_bf16 ? from_bf16(((const uint16_t *)from)[hr_cuda_panel_at(ld, row, column)])
+                   : ((const float *)from)[(size_t)row * ld + column];
 }
 
-static void store(void *to, size_t at, bool is_bf16, double value) {
+static void store(void *to, uint32_t ld, uint32_t row, uint32_t column, bool is_bf16, double value) {
     if (is_bf16) {
-        ((uint16_t *)to)[at] = to_bf16((float)value);
+        ((uint16_t *)to)[hr_cuda_panel_at(ld, row, column)] = to_bf16((float)value);
     } else {
-        ((float *)to)[at] = (float)value;
+        ((float *)to)[(size_t)row * ld + column] = (float)value;
     }
 }
 
@@ -59,8 +61,9 @@ static double column_value(const hr_cuda_feature *f, const uint32_t *row, uint32
     return f->is_mean && count > 0 ? sum / count : sum;
 }
 
+/* Row `at` of the f32 part is the operands' rows [first, end). */
 static void gather_row(const hr_cuda_gather *g, const hr_cuda_gather_part *part, const uint32_t *const *rows,
-                       uint32_t at) {
+                       uint32_t at, uint32_t first, uint32_t end) {
     for (uint32_t c = 0; c < part->width; c++) {
         double value = 0;
         if (part->feature_of[c] != UINT32_MAX) {
@@ -68,7 +71,11 @@ static void gather_row(const hr_cuda_gather *g, const hr_cuda_gather_part *part,
             value = column_value(f, rows[f->entity], c - f->column);
         }
         if (part->y) part->y[(size_t)at * part->width + c] = (float)value;
-        if (part->y_bf16) part->y_bf16[(size_t)at * part->width + c] = to_bf16((float)value);
+        for (uint32_t r = first; part->high && r < end; r++) {
+            store(part->high, part->ld_bf16, r, c, true, value);
+            if (part->low)
+                store(part->low, part->ld_bf16, r, c, true, value - from_bf16(to_bf16((float)value)));
+        }
     }
 }
 
@@ -78,11 +85,12 @@ static void gather(const hr_cuda_gather *g) {
     for (uint32_t s = 0; s < h->n_slices; s++) {
         rows[HR_ENTITY_USER] = g->staging + h->users + (size_t)s * g->user_words;
         rows[HR_ENTITY_CONTEXT] = g->staging + h->contexts + (size_t)s * g->context_words;
-        gather_row(g, &g->shared, rows, s);
+        const uint32_t *starts = g->staging + h->starts;
+        gather_row(g, &g->shared, rows, s, starts[s], starts[s + 1]);
     }
     for (uint32_t r = 0; r < h->n_rows; r++) {
         rows[HR_ENTITY_ITEM] = g->staging + h->items + (size_t)r * g->item_words;
-        gather_row(g, &g->items, rows, r);
+        gather_row(g, &g->items, rows, r, r, r + 1);
     }
 }
 
@@ -90,7 +98,7 @@ static void gather(const hr_cuda_gather *g) {
 
 static double part_value(const hr_cuda_part *part, uint32_t begin, uint32_t row, uint32_t slice,
                          uint32_t column, bool is_bf16) {
-    return load(part->x, (size_t)(part->shared ? slice : row) * part->ld + column - begin, is_bf16);
+    return load(part->x, part->ld, part->shared ? slice : row, column - begin, is_bf16);
 }
 
 /* Columns [from, to) of row times W's row n. */
@@ -101,8 +109,8 @@ static double dot(const hr_cuda_product *p, uint32_t row, uint32_t slice, uint32
     uint32_t begin = 0;
     for (uint32_t c = from; c < to; c++) {
         while (part->end <= c) begin = part++->end;
-        sum +=
-            part_value(part, begin, row, slice, c, is_bf16) * load(p->weight, (size_t)n * p->k + c, is_bf16);
+        uint32_t ld = is_bf16 ? p->n_padded * HR_CUDA_PAD : p->k;
+        sum += part_value(part, begin, row, slice, c, is_bf16) * load(p->weight, ld, n, c, is_bf16);
     }
     return sum;
 }
@@ -119,7 +127,9 @@ static double gate_value(const hr_cuda_product *p, uint32_t row, uint32_t slice,
     }
     const hr_cuda_part *part = p->gated;
     while (part->end <= n) begin = part++->end;
-    return gate * part_value(part, begin, row, slice, n, false);
+    double x = part_value(part, begin, row, slice, n, is_bf16);
+    if (is_bf16) x += part_value(p->gated_low + (part - p->gated), begin, row, slice, n, true);
+    return gate * x;
 }
 
 static void product_tile(const hr_cuda_launch *launch, const hr_cuda_tile *tile) {
@@ -127,14 +137,14 @@ static void product_tile(const hr_cuda_launch *launch, const hr_cuda_tile *tile)
     const uint32_t *slice_of = launch->staging + HR_CUDA_HEADER_WORDS;
     bool is_bf16 = !launch->f32;
     for (uint32_t r = 0; r < header_of(launch->staging)->n_rows; r++) {
-        for (uint32_t n = tile->column; n < tile->column + launch->tile && n < p->n_padded; n++) {
+        for (uint32_t n = tile->column; n < tile->column + launch->tile_n && n < p->n_padded; n++) {
             double y = 0;
             if (n < p->n && p->loras > 0) y = gate_value(p, r, slice_of[r], n, is_bf16);
             if (n < p->n && p->loras == 0) {
                 y = dot(p, r, slice_of[r], n, 0, p->k, is_bf16) + (p->bias ? p->bias[n] : 0);
                 y = activate(p->activation, y);
             }
-            store(p->y, (size_t)r * p->ld_y + n, p->y_is_bf16, y);
+            store(p->y, p->ld_y, r, n, p->y_is_bf16, y);
         }
     }
 }
@@ -151,7 +161,7 @@ static void norm(const hr_cuda_norm *norm, uint32_t r) {
     for (uint32_t c = 0; c < padded(norm->width); c++) {
         double y = 0;
         if (c < norm->width) y = (x[c] - mean) / sqrt(variance + norm->eps) * norm->weight[c] + norm->bias[c];
-        store(norm->y, (size_t)r * norm->ld + c, norm->y_is_bf16, activate(norm->activation, y));
+        store(norm->y, norm->ld_y, r, c, norm->y_is_bf16, activate(norm->activation, y));
     }
 }
 
@@ -168,32 +178,62 @@ static double mix_weight(const hr_cuda_mix *mix, const float *z, uint32_t j) {
     return softmax(z + mix->self_at, mix->n_self, j - mix->n_mixed);
 }
 
-static void mix(const hr_cuda_mix *mix, uint32_t r) {
+static double mixed(const hr_cuda_mix *mix, uint32_t r, uint32_t c, bool is_bf16) {
     const float *z = mix->logits ? mix->logits + (size_t)r * mix->ld_logits : NULL;
-    for (uint32_t c = 0; c < mix->ld; c++) {
-        double sum = 0;
-        for (uint32_t j = 0; c < mix->width && j < mix->n_mixed + mix->n_self; j++) {
-            sum += mix_weight(mix, z, j) * mix->terms[j].expert[(size_t)r * mix->terms[j].ld + c];
-        }
-        if (mix->y) mix->y[(size_t)r * mix->ld + c] = (float)sum;
-        if (mix->y_bf16) mix->y_bf16[(size_t)r * mix->ld + c] = to_bf16((float)sum);
+    double sum = 0;
+    for (uint32_t j = 0; c < mix->width && j < mix->n_mixed + mix->n_self; j++) {
+        const hr_cuda_term *term = &mix->terms[j];
+        sum += mix_weight(mix, z, j) * load(term->expert, term->ld, r, c, is_bf16);
+    }
+    return sum;
+}
+
+static void mix(const hr_cuda_mix *mix, uint32_t r, bool is_bf16) {
+    for (uint32_t c = 0; c < mix->padded; c++) {
+        double sum = mixed(mix, r, c, is_bf16);
+        if (mix->y) store(mix->y, mix->padded, r, c, false, sum);
+        if (mix->high) store(mix->high, mix->ld_bf16, r, c, true, sum);
+        if (mix->low) store(mix->low, mix->ld_bf16, r, c, true, sum - from_bf16(to_bf16((float)sum)));
     }
 }
 
-static void tower(const hr_cuda_tower *t, uint32_t r) {
-    const float *x = t->x + (size_t)r * t->ld;
-    for (uint32_t i = 0; i < t->n_layers; i++) {
-        const hr_cuda_tower_layer *layer = &t->layers[i];
-        bool last = i + 1 == t->n_layers;
-        float *y = last ? t->logits + (size_t)r * t->n_tasks : t->hidden[i % 2] + (size_t)r * t->ld_hidden;
-        for (uint32_t n = 0; n < (last ? 1 : padded(layer->n)); n++) {
-            double sum = n < layer->n ? layer->bias[n] : 0;
-            for (uint32_t c = 0; n < layer->n && c < layer->k; c++)
-                sum += (double)x[c] * layer->weight[(size_t)n * layer->k + c];
-            y[n] = (float)(n < layer->n && !last ? activate(t->activation, sum) : sum);
-        }
-        x = y;
+/* Weight (n, c) of a tower's layer. */
+static double tower_weight(const hr_cuda_tower_layer *layer, uint32_t n, uint32_t c) {
+    uint32_t ld = padded(layer->n) * HR_CUDA_PAD;
+    if (layer->weight) return layer->weight[c];
+    double sum = 0;
+    for (uint32_t p = 0; p < HR_CUDA_PARTS; p++) sum += load(layer->parts[p], ld, n, c, true);
+    return sum;
+}
+
+static void tower_layer(const hr_cuda_tower *t, uint32_t i, const double *x, double *y) {
+    const hr_cuda_tower_layer *layer = &t->layers[i];
+    bool last = i + 1 == t->n_layers;
+    for (uint32_t n = 0; n < layer->n; n++) {
+        y[n] = layer->bias[n];
+        for (uint32_t c = 0; c < layer->k; c++) y[n] += x[c] * tower_weight(layer, n, c);
+        if (!last) y[n] = activate(t->activation, y[n]);
     }
+}
+
+/* What lies between the layers is written as the device writes it. */
+static void tower(const hr_cuda_tower *t, uint32_t r, bool is_bf16) {
+    uint32_t width = t->layers[0].k > t->ld_hidden ? t->layers[0].k : t->ld_hidden;
+    double *x = calloc(width, sizeof *x), *y = calloc(width, sizeof *y);
+    if (x == NULL || y == NULL) abort();
+    for (uint32_t c = 0; c < t->layers[0].k; c++)
+        x[c] = t->mix ? mixed(t->mix, r, c, is_bf16) : t->x[(size_t)r * t->ld + c];
+    for (uint32_t i = 0; i < t->n_layers; i++) {
+        memset(y, 0, width * sizeof *y);
+        tower_layer(t, i, x, y);
+        for (uint32_t n = 0; i + 1 < t->n_layers && n < padded(t->layers[i].n); n++) {
+            t->hidden[i % 2][(size_t)r * t->ld_hidden + n] = (float)y[n];
+            x[n] = (float)y[n];
+        }
+    }
+    t->logits[(size_t)r * t->n_tasks] = (float)y[0];
+    free(x);
+    free(y);
 }
 
 void hr_cuda_emulate(const hr_cuda_launch *launch) {
@@ -204,8 +244,9 @@ void hr_cuda_emulate(const hr_cuda_launch *launch) {
             product_tile(launch, &launch->tiles[i]);
         for (uint32_t r = 0; r < n_rows; r++) {
             if (launch->kind == HR_CUDA_NORMS) norm((const hr_cuda_norm *)launch->items + i, r);
-            if (launch->kind == HR_CUDA_MIXES) mix((const hr_cuda_mix *)launch->items + i, r);
-            if (launch->kind == HR_CUDA_TOWERS) tower((const hr_cuda_tower *)launch->items + i, r);
+            if (launch->kind == HR_CUDA_MIXES) mix((const hr_cuda_mix *)launch->items + i, r, !launch->f32);
+            if (launch->kind == HR_CUDA_TOWERS)
+                tower((const hr_cuda_tower *)launch->items + i, r, !launch->f32);
         }
     }
 }

@@ -170,7 +170,7 @@ static hr_cuda_plan *plan_of(const hr_random_plan *made, hr_precision precision)
 }
 
 /* HoME in two layers: v, its products, the feature gates, then a launch a hidden layer, the mixes, and again;
- * the towers. `base`, with two hidden layers each, is ten. */
+ * the towers. `base`, with two hidden layers each, is nine: its towers compute their mixes. */
 static void a_layer_is_a_handful_of_launches(void **state) {
     (void)state;
     hr_random_plan *made = hr_random_plan_create(HR_RANDOM_HOME_2, 0);
@@ -215,9 +215,12 @@ static void a_batch_runs_in_the_smallest_bucket_that_holds_it(void **state) {
     } cases[] = {{1, 128}, {128, 128}, {129, 256}, {500, 512}, {512, 512}, {8192, 8192}, {100000, 8192}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         assert_int_equal(plan->buckets[hr_cuda_plan_bucket(plan, cases[i].n_rows)], cases[i].bucket);
-    const hr_cuda_stage stage = {.n_tiles = {48, 24}};
-    assert_int_equal(hr_cuda_stage_tile(&stage, 128, 132), HR_CUDA_TILE_64);
-    assert_int_equal(hr_cuda_stage_tile(&stage, 512, 132), HR_CUDA_TILE_128);
+    const hr_cuda_stage stage = {.kind = HR_CUDA_PRODUCTS, .n_tiles = {48, 24, 12}};
+    const hr_cuda_device_kind ampere = {.n_sms = 132}, hopper = {.n_sms = 132, .hopper = true};
+    assert_int_equal(hr_cuda_stage_tile(&stage, 128, hopper), HR_CUDA_TILE_64);
+    assert_int_equal(hr_cuda_stage_tile(&stage, 512, hopper), HR_CUDA_TILE_128);
+    assert_int_equal(hr_cuda_stage_tile(&stage, 8192, hopper), HR_CUDA_TILE_256);
+    assert_int_equal(hr_cuda_stage_tile(&stage, 8192, ampere), HR_CUDA_TILE_128);
     hr_cuda_plan_destroy(plan);
     hr_random_plan_destroy(made);
 }

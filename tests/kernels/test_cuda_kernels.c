@@ -23,13 +23,13 @@ static int no_leak(void **state) {
 static void launches_write_what_they_must(void **state) {
     (void)state;
     hr_simt_state.n_sms = N_SMS;
-    assert_int_equal(hr_cuda_check_stages(&hr_simt_runtime, true, stdout), 0);
+    assert_int_equal(hr_cuda_check_stages(&hr_simt_runtime, true, HR_CUDA_ALL, stdout), 0);
 }
 
 static void networks_agree_with_the_reference_whatever_the_batch(void **state) {
     (void)state;
     hr_simt_state.n_sms = N_SMS;
-    assert_int_equal(hr_cuda_check_networks(&hr_simt_runtime, true, stdout), 0);
+    assert_int_equal(hr_cuda_check_networks(&hr_simt_runtime, true, HR_CUDA_ALL, stdout), 0);
 }
 
 /* With an argument: the tests of that name alone, as a pattern. */

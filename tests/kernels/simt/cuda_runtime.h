@@ -42,6 +42,12 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(8) uint2 {
+    uint32_t x, y;
+};
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
 
 struct dim3 {
     uint32_t x, y, z;
@@ -57,6 +63,9 @@ inline float2 make_float2(float x, float y) {
 
 inline uint32_t min(uint32_t a, uint32_t b) {
     return a < b ? a : b;
+}
+inline uint32_t max(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
 }
 
 template <typename T> T __ldg(const T *at) {
@@ -82,10 +91,22 @@ inline float __fdividef(float x, float y) {
 #define __syncthreads() simt::barrier()
 
 inline float __shfl_xor_sync(uint32_t lanes, float x, uint32_t distance) {
-    return simt::shuffle_xor(lanes, x, distance);
+    return simt::shuffle(lanes, x, (threadIdx.x % simt::kWarpLanes) ^ distance);
+}
+inline float __shfl_sync(uint32_t lanes, float x, uint32_t from) {
+    return simt::shuffle(lanes, x, from % simt::kWarpLanes);
 }
 
-/* ---- What mma.cuh and device.cuh have for the toolkit's compiler ---- */
+/* ---- What intrinsics.cuh and mma.cuh have for the toolkit's compiler ---- */
+
+inline float fast_tanh(float x) {
+    return tanhf(x);
+}
+/* Launches run one after another. */
+inline void let_next_start() {
+}
+inline void wait_for_previous() {
+}
 
 /* Addresses of shared memory as numbers of their own, which nothing else mistakes for pointers. */
 constexpr uint32_t kSharedBase = 1024;
@@ -142,10 +163,25 @@ struct cudaDeviceProp {
 struct cudaFuncAttributes {
     int maxDynamicSharedSizeBytes;
 };
+enum cudaLaunchAttributeID {
+    cudaLaunchAttributeClusterDimension,
+    cudaLaunchAttributeProgrammaticStreamSerialization
+};
+struct cudaLaunchAttribute {
+    cudaLaunchAttributeID id;
+    struct {
+        struct {
+            uint32_t x, y, z;
+        } clusterDim;
+        int programmaticStreamSerializationAllowed;
+    } val;
+};
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     size_t dynamicSmemBytes;
     cudaStream_t stream;
+    cudaLaunchAttribute *attrs;
+    uint32_t numAttrs;
 };
 
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
@@ -154,6 +190,7 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 enum { cudaHostAllocDefault = 0, cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
 
 cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaMemGetInfo(size_t *free_nbytes, size_t *total_nbytes);
@@ -182,7 +219,7 @@ const char *cudaGetErrorString(cudaError_t code);
 
 /* The two that know a kernel by its address. */
 cudaError_t simt_set_most_shared(const void *kernel, int nbytes);
-cudaError_t simt_launch(const void *kernel, cudaStream_t stream, const simt::Launch &launch);
+cudaError_t simt_launch(const void *kernel, const cudaLaunchConfig_t &config, simt::Launch launch);
 
 template <typename T> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, T *) {
     attributes->maxDynamicSharedSizeBytes = simt::kFreeShared;
@@ -198,14 +235,12 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
                                Arguments... arguments) {
     using Call = std::tuple<void (*)(Parameters...), Parameters...>;
     static_assert(sizeof(Call) <= simt::kMostArguments && std::is_trivially_destructible<Call>::value, "");
-    const dim3 grid = config->gridDim, block = config->blockDim;
-    simt::Launch launch = {
-        {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, config->dynamicSmemBytes, nullptr, {}};
+    simt::Launch launch = {};
     launch.call = [](const void *call) {
         std::apply([](auto f, auto... values) { f(values...); }, *static_cast<const Call *>(call));
     };
     new (launch.arguments) Call(kernel, arguments...);
-    return simt_launch(reinterpret_cast<const void *>(kernel), config->stream, launch);
+    return simt_launch(reinterpret_cast<const void *>(kernel), *config, launch);
 }
 
 #endif

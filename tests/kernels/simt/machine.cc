@@ -23,7 +23,7 @@ namespace {
 constexpr size_t kStackBytes = 64 * 1024;
 
 enum class State : uint8_t { kReady, kAtBarrier, kAtWarp, kDone };
-enum class Operation : uint8_t { kShuffleXor, kLoadMatrices, kMultiply };
+enum class Operation : uint8_t { kShuffle, kLoadMatrices, kMultiply };
 const char *const kNames[] = {"a shuffle", "ldmatrix", "mma"};
 
 /* What a lane brings to an operation of its warp. */
@@ -196,7 +196,7 @@ void shuffle_all(Shuffle *const *lanes, uint32_t named) {
 void perform(const Meeting &meeting) {
     void *const *brought = meeting.brought;
     switch (meeting.operation) {
-    case Operation::kShuffleXor:
+    case Operation::kShuffle:
         return shuffle_all(reinterpret_cast<Shuffle *const *>(brought), meeting.named);
     case Operation::kLoadMatrices: return load_all(reinterpret_cast<Matrices *const *>(brought));
     case Operation::kMultiply: return multiply_all(reinterpret_cast<Product *const *>(brought));
@@ -319,7 +319,7 @@ bool run(const Launch &launch, std::string *error) {
         return false;
     }
     static uint8_t *const shared = static_cast<uint8_t *>(aligned_alloc(4096, kMostShared + 4096));
-    m.shared = shared + 128; /* aligned to no more than kernels may ask for */
+    m.shared = shared + 1024; /* aligned to no more than kernels may ask for */
     m.launch = &launch;
     m.n_threads = launch.block.x;
     m.failed = false;
@@ -364,10 +364,10 @@ void barrier() {
     yield();
 }
 
-float shuffle_xor(uint32_t lanes, float x, uint32_t distance) {
-    Shuffle shuffle = {x, 0.0F, m.thread % kWarpLanes ^ distance};
-    meet(Operation::kShuffleXor, lanes, &shuffle);
-    return shuffle.out;
+float shuffle(uint32_t lanes, float x, uint32_t from) {
+    Shuffle brought = {x, 0.0F, from};
+    meet(Operation::kShuffle, lanes, &brought);
+    return brought.out;
 }
 
 void load_matrices(uint32_t (&r)[4], const void *row) {

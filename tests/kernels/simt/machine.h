@@ -49,10 +49,10 @@ bool run(const Launch &launch, std::string *error);
 __attribute__((const)) Index thread_index();
 __attribute__((const)) Index block_index();
 __attribute__((const)) Index grid_size();
-__attribute__((const)) uint8_t *shared_memory(); /* dynamic; 128-byte aligned */
+__attribute__((const)) uint8_t *shared_memory(); /* dynamic; 1024-byte aligned */
 
 void barrier();
-float shuffle_xor(uint32_t lanes, float x, uint32_t distance);
+float shuffle(uint32_t lanes, float x, uint32_t from);
 void load_matrices(uint32_t (&r)[4], const void *row);
 void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void copy_async(void *shared, const void *global);

@@ -83,6 +83,11 @@ cudaError_t cudaGetDeviceCount(int *count) {
     return cudaSuccess;
 }
 
+cudaError_t cudaGetDevice(int *device) {
+    *device = 0;
+    return cudaSuccess;
+}
+
 cudaError_t cudaSetDevice(int device) {
     return device == 0 ? cudaSuccess : result(cudaErrorInvalidDevice);
 }
@@ -252,8 +257,13 @@ cudaError_t simt_set_most_shared(const void *kernel, int nbytes) {
     return cudaSuccess;
 }
 
-cudaError_t simt_launch(const void *kernel, cudaStream_t stream, const simt::Launch &launch) {
+cudaError_t simt_launch(const void *kernel, const cudaLaunchConfig_t &config, simt::Launch launch) {
+    const cudaStream_t stream = config.stream;
     const auto most = most_shared.find(kernel);
+    launch.grid = {config.gridDim.x, config.gridDim.y, config.gridDim.z};
+    launch.block = {config.blockDim.x, config.blockDim.y, config.blockDim.z};
+    launch.shared_nbytes = config.dynamicSmemBytes;
+    if (config.numAttrs > 0) return result(cudaErrorInvalidConfiguration); /* of devices from 9.0 on */
     if (launch.shared_nbytes > (most == most_shared.end() ? simt::kFreeShared : most->second))
         return result(cudaErrorInvalidValue);
     if (stream->capturing) {
@@ -262,6 +272,17 @@ cudaError_t simt_launch(const void *kernel, cudaStream_t stream, const simt::Lau
         stream->queue.emplace_back([launch] { return run(launch); });
     }
     return cudaSuccess;
+}
+
+/* The device has none of the instructions that product_hopper.cu is made of. */
+extern "C" int hr_simt_product_hopper_prepare(void);
+extern "C" int hr_simt_product_hopper_prepare(void) {
+    return cudaErrorInvalidValue;
+}
+
+extern "C" int hr_simt_product_hopper_launch(const hr_cuda_launch *, void *);
+extern "C" int hr_simt_product_hopper_launch(const hr_cuda_launch *, void *) {
+    return cudaErrorInvalidValue;
 }
 
 cudaError_t cudaGetLastError() {

@@ -25,7 +25,7 @@ const char *run(void (*kernel)(float *), float *result = nullptr, uint32_t n_blo
     assert_int_equal(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), 0);
     assert_int_equal(cudaMalloc(&memory, sizeof values), 0);
     assert_int_equal(cudaMemcpyAsync(memory, values, sizeof values, cudaMemcpyHostToDevice, stream), 0);
-    cudaLaunchConfig_t config = {dim3(n_blocks), dim3(kThreads), kShared, stream};
+    cudaLaunchConfig_t config = {dim3(n_blocks), dim3(kThreads), kShared, stream, nullptr, 0};
     assert_int_equal(cudaLaunchKernelEx(&config, kernel, static_cast<float *>(memory)), 0);
     const cudaError_t code = cudaStreamSynchronize(stream);
     assert_int_equal(cudaMemcpyAsync(values, memory, sizeof values, cudaMemcpyDeviceToHost, stream), 0);
@@ -70,6 +70,10 @@ void copy_there_and_back(float *x) {
 
 void add_lanes(float *x) {
     x[threadIdx.x] = __shfl_xor_sync(kAll, x[threadIdx.x], 1);
+}
+
+void take_lane_3(float *x) {
+    x[threadIdx.x] = __shfl_sync(kAll, x[threadIdx.x], 3);
 }
 
 /* ---- Wrong ---- */
@@ -164,6 +168,8 @@ void right_kernels_run(void **) {
         for (uint32_t t = 0; t < kThreads; t++) assert_true(x[t] == static_cast<float>(t + 1));
         assert_null(run(add_lanes, x));
         for (uint32_t t = 0; t < kThreads; t++) assert_true(x[t] == static_cast<float>(t ^ 1));
+        assert_null(run(take_lane_3, x));
+        for (uint32_t t = 0; t < kThreads; t++) assert_true(x[t] == static_cast<float>(t / 32 * 32 + 3));
     }
 }
 

@@ -1,0 +1,396 @@
+/* Grouped products by sm_90a's own instructions: see product_hopper.h.
+ *
+ * A launch computes the tiles that the column tiles of all its products make with the batch's row tiles. Its
+ * blocks stay and take tile after tile, so that one tile's loads run while the last one's sums are stored. A
+ * block's last warp is the producer: one thread copies panels of K into a ring of kStages in shared memory,
+ * one run of memory for x and one for W; each further group of four warps multiplies 64 rows by wgmma. Full
+ * barriers count a stage's bytes, empty ones the warps that have done with it.
+ *
+ * A group's bf16 sums go to memory by way of shared memory, a panel of 64 rows at a time.
+ *
+ * Batch invariance: an element's sum runs over K in steps of 16, in order, in one accumulator, whatever the
+ * tile's size or the row's place in it; K is never split.
+ *
+ * A feature gate is the same product with its branches side by side in K: at the end of each branch the sums
+ * are folded into the gate and start again.
+ */
+#include "kernels/cuda/epilogue.cuh"
+#include "kernels/cuda/product_hopper.h"
+
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HR_HOPPER 1
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/mma.cuh"
+#else
+#pragma nv_diag_suppress 177 /* the sizes of kernels that this target has not */
+#endif
+
+namespace {
+
+constexpr uint32_t kDepth = HR_CUDA_PAD;   /* K columns of a stage */
+constexpr uint32_t kRowBytes = kDepth * 2; /* of a tile in shared memory */
+constexpr uint32_t kGroupRows = 64, kGroupThreads = 128;
+constexpr size_t kMostShared = 227 * 1024; /* of a block on sm_90 */
+
+/* Tiles of kM x kN, kBlocks at a time on a multiprocessor. */
+template <uint32_t kM_, uint32_t kN_, uint32_t kStages_, uint32_t kBlocks_, bool kGate_ = false>
+struct Config {
+    static constexpr uint32_t kM = kM_, kN = kN_, kStages = kStages_, kBlocks = kBlocks_;
+    static constexpr bool kGate = kGate_;
+    static constexpr uint32_t kGroups = kM / kGroupRows;
+    static constexpr uint32_t kWarps = kGroups * (kGroupThreads / kWarp); /* that multiply */
+    static constexpr uint32_t kThreads = (kWarps + 1) * kWarp;
+    static constexpr uint32_t kTilesN = kN / 8, kPanelsN = kN / HR_CUDA_PAD;
+    static constexpr uint32_t kXBytes = kM * kRowBytes, kStageBytes = (kM + kN) * kRowBytes;
+    static constexpr uint32_t kPanelBytes = kGroupRows * kRowBytes;         /* of a group's sums */
+    static constexpr uint32_t kPanelsLeaving = kPanelsN < 2 ? kPanelsN : 2; /* of sums at a time */
+    static constexpr uint32_t kSumsBytes = kGroups * kPanelsLeaving * kPanelBytes;
+    static constexpr uint32_t kSums = kStages * kStageBytes; /* after the ring; of a gate: x, high and low */
+    static constexpr uint32_t kProducts = kSums + (kGate ? 2 : 1) * kSumsBytes; /* a group's, and its bias */
+    static constexpr uint32_t kProductBytes = sizeof(hr_cuda_product) + kN * sizeof(float);
+    static constexpr uint32_t kBarriers = kProducts + kGroups * kProductBytes; /* full, then empty */
+    static constexpr uint32_t kSharedBytes = kBarriers + (kStages + (kGate ? 1 : 0)) * 16;
+    static_assert((kSharedBytes + 1024) * kBlocks <= kMostShared + 1024, "more than a multiprocessor has");
+};
+using Small = Config<64, 64, 6, 2>;
+using SmallGates = Config<64, 64, 5, 2, true>;
+using Large = Config<128, 128, 6, 1>;
+using Wide = Config<128, 256, 4, 1>;
+using Gates = Config<64, 128, 3, 2, true>; /* two sets of sums: half as many rows for the registers */
+
+/* What a launch is told. */
+struct Work {
+    const hr_cuda_product *products;
+    const hr_cuda_tile *tiles; /* (n_tiles) */
+    uint32_t n_tiles;
+    const uint32_t *staging;
+};
+
+#ifdef HR_HOPPER
+
+template <typename C> struct Ring {
+    uint32_t shared;
+    __device__ uint32_t x(uint32_t s) const {
+        return shared + s % C::kStages * C::kStageBytes;
+    }
+    __device__ uint32_t w(uint32_t s) const {
+        return x(s) + C::kXBytes;
+    }
+    __device__ uint32_t full(uint32_t s) const {
+        return shared + C::kBarriers + s % C::kStages * 8;
+    }
+    __device__ uint32_t empty(uint32_t s) const {
+        return full(s) + C::kStages * 8;
+    }
+    /* Of a gate's x. */
+    __device__ uint32_t x_full() const {
+        return shared + C::kBarriers + C::kStages * 16;
+    }
+    __device__ uint32_t x_empty() const {
+        return x_full() + 8;
+    }
+    /* How often the ring has gone round. */
+    __device__ uint32_t parity(uint32_t s) const {
+        return s / C::kStages & 1;
+    }
+};
+
+/* The tiles of one block, in turn. Column tiles change first: the rows of x stay in the cache. What a tile is
+ * told is read while the one before it is at work. */
+template <typename C> struct Tiles {
+    const Work &work;
+    uint32_t next, end;
+    hr_cuda_tile ahead;
+
+    __device__ explicit Tiles(const Work &w) : work(w), next(blockIdx.x) {
+        end = (header_of(w.staging)->n_rows + C::kM - 1) / C::kM * w.n_tiles;
+        ahead = w.tiles[next % w.n_tiles];
+    }
+    __device__ bool take(hr_cuda_tile *tile, uint32_t *m0) {
+        if (next >= end) return false;
+        *tile = ahead;
+        *m0 = next / work.n_tiles * C::kM;
+        next += gridDim.x;
+        ahead = work.tiles[next % work.n_tiles];
+        return true;
+    }
+};
+
+/* Copies stages: one thread. */
+template <typename C> struct Producer {
+    const Ring<C> &ring;
+    const hr_cuda_part *part;
+    uint32_t begin; /* the part's first column */
+    uint32_t stage; /* of all tiles so far */
+
+    __device__ explicit Producer(const Ring<C> &r) : ring(r), part(nullptr), begin(0), stage(0) {
+    }
+    /* Stage s is panel `panel` of the tile. */
+    __device__ void load_w(const hr_cuda_product &p, uint32_t n0, uint32_t s, uint32_t panel) {
+        const uint32_t rows = min(C::kN, p.n_padded - n0);
+        const uint16_t *w = static_cast<const uint16_t *>(p.weight) +
+                            hr_cuda_panel_at(p.n_padded * HR_CUDA_PAD, n0, panel * kDepth);
+        barrier_expect(ring.full(s), (C::kM + rows) * kRowBytes);
+        bulk_load(ring.w(s), w, rows * kRowBytes, ring.full(s));
+    }
+    __device__ void load_x(uint32_t m0, uint32_t s, uint32_t panel) {
+        if (panel * kDepth == part->end) {
+            begin = part->end;
+            part++;
+        }
+        const uint16_t *x =
+            static_cast<const uint16_t *>(part->x) + hr_cuda_panel_at(part->ld, m0, panel * kDepth - begin);
+        bulk_load(ring.x(s), x, C::kXBytes, ring.full(s));
+    }
+    /* A gate's x at the tile: n_tiles of them came before. */
+    __device__ void load_gated(const hr_cuda_product &p, uint32_t m0, uint32_t n0, uint32_t n_tiles) {
+        const uint32_t n_panels = min(C::kPanelsN, (p.n_padded - n0) / HR_CUDA_PAD);
+        if (n_tiles > 0) barrier_wait(ring.x_empty(), (n_tiles - 1) % 2);
+        barrier_expect(ring.x_full(), n_panels * 2 * C::kXBytes);
+        for (uint32_t i = 0; i < n_panels; i++) {
+            uint32_t first;
+            const uint32_t column = n0 + i * HR_CUDA_PAD;
+            const hr_cuda_part *high = part_of(p.gated, column, &first);
+            const hr_cuda_part *low = p.gated_low + (high - p.gated);
+            const size_t at = hr_cuda_panel_at(high->ld, m0, column - first);
+            const uint32_t to = ring.shared + C::kSums + i * C::kXBytes;
+            bulk_load(to, static_cast<const uint16_t *>(high->x) + at, C::kXBytes, ring.x_full());
+            bulk_load(to + C::kSumsBytes, static_cast<const uint16_t *>(low->x) + at, C::kXBytes,
+                      ring.x_full());
+        }
+    }
+    __device__ void run(const Work &work) {
+        Tiles<C> tiles(work);
+        hr_cuda_tile tile;
+        uint32_t n_tiles = 0;
+        for (uint32_t m0; tiles.take(&tile, &m0); stage += tile.panels, n_tiles++) {
+            const hr_cuda_product &p = work.products[tile.product];
+            uint32_t ahead = 0; /* panels whose W is under way */
+            if (stage == 0) {   /* W depends on no launch */
+                for (; ahead < min(tile.panels, C::kStages); ahead++) load_w(p, tile.column, ahead, ahead);
+                wait_for_previous();
+            }
+            part = p.x, begin = 0;
+            for (uint32_t panel = 0; panel < tile.panels; panel++) {
+                const uint32_t s = stage + panel;
+                if (s >= C::kStages) barrier_wait(ring.empty(s), ring.parity(s) ^ 1);
+                if (panel >= ahead) load_w(p, tile.column, s, panel);
+                load_x(m0, s, panel);
+            }
+            if constexpr (C::kGate) load_gated(p, m0, tile.column, n_tiles);
+        }
+    }
+};
+
+/* A group of warps that multiplies 64 rows of every tile. */
+template <typename C> struct Group {
+    const Ring<C> &ring;
+    uint32_t index, thread; /* of the block's groups; of its threads */
+    uint32_t stage;         /* of all tiles so far */
+
+    __device__ explicit Group(const Ring<C> &r)
+        : ring(r), index(threadIdx.x / kGroupThreads), thread(threadIdx.x % kGroupThreads), stage(0) {
+    }
+    __device__ const hr_cuda_product &product() const {
+        return *reinterpret_cast<const hr_cuda_product *>(dynamic_shared() + C::kProducts +
+                                                          index * C::kProductBytes);
+    }
+    __device__ const float *bias() const {
+        return reinterpret_cast<const float *>(&product() + 1);
+    }
+    __device__ void sync() const {
+        group_sync(1 + index);
+    }
+    /* The tile's product and bias come to shared memory while its panels are multiplied. */
+    __device__ void fetch_product(const hr_cuda_product *p, const float *bias) const {
+        static_assert(sizeof *p % 16 == 0 && C::kN / 4 <= kGroupThreads, "16 bytes a thread");
+        const uint32_t to = ring.shared + C::kProducts + index * C::kProductBytes;
+        if (thread < sizeof *p / 16)
+            copy_async(to + thread * 16, reinterpret_cast<const uint8_t *>(p) + thread * 16);
+        if (bias != nullptr && thread < C::kN / 4)
+            copy_async(to + sizeof *p + thread * 16, bias + thread * 4);
+        copy_commit();
+    }
+    __device__ void wait_for_product() const {
+        copy_wait<0>();
+        sync();
+    }
+    /* This warp has done with a stage. */
+    __device__ void release(uint32_t s) const {
+        if (threadIdx.x % kWarp == 0) barrier_arrive(ring.empty(s));
+    }
+    /* sums = the product of n panels. */
+    __device__ void multiply(Sums<1, C::kTilesN> &sums, uint32_t n) {
+        for (uint32_t i = 0; i < n; i++, stage++) {
+            barrier_wait(ring.full(stage), ring.parity(stage));
+            const uint64_t a = tile_descriptor(ring.x(stage) + index * C::kPanelBytes);
+            const uint64_t b = tile_descriptor(ring.w(stage));
+            products_begin();
+#pragma unroll
+            for (uint32_t step = 0; step < kDepth / 16; step++)
+                multiply_group(sums[0], a + step * 2, b + step * 2, i > 0 || step > 0);
+            products_commit();
+            products_wait<1>();
+            if (i > 0) release(stage - 1);
+        }
+        products_wait<0>();
+        release(stage - 1);
+    }
+    /* The panels of the group's sums in shared memory: panel by panel, and in each group by group. */
+    __device__ uint32_t sums_at(uint32_t panel) const {
+        return ring.shared + C::kSums + (panel % C::kPanelsLeaving * C::kGroups + index) * C::kPanelBytes;
+    }
+    /* Where in those this thread's columns of 8 j on are. */
+    __device__ uint32_t place(uint32_t j, uint32_t half) const {
+        const uint32_t row = thread / kWarp * 16 + half * 8 + fragment_row();
+        return sums_at(j / 8) + hr_cuda_panel_at(0, row, j % 8 * 8 + fragment_column()) * 2;
+    }
+    /* The last tile's sums have left shared memory. */
+    __device__ void wait_for_stores() const {
+        if (thread == 0) bulk_stores_read();
+        sync();
+    }
+    /* bf16 sums into shared memory, and on to memory, as many panels at a time as there is room for. m: the
+     * group's first row of the batch. */
+    __device__ void store_bf16(const Sums<1, C::kTilesN> &sums, uint32_t m, uint32_t n0) const {
+        const hr_cuda_product &p = product();
+#pragma unroll
+        for (uint32_t first = 0; first < C::kPanelsN; first += C::kPanelsLeaving) {
+            if (first > 0) wait_for_stores();
+#pragma unroll
+            for (uint32_t j = first * 8; j < (first + C::kPanelsLeaving) * 8; j++) {
+#pragma unroll
+                for (uint32_t half = 0; half < 2; half++)
+                    store_shared(place(j, half), bf16_pair(sums[0][j][2 * half], sums[0][j][2 * half + 1]));
+            }
+            shared_fence();
+            sync();
+            if (thread > 0) continue;
+            for (uint32_t panel = first; panel < first + C::kPanelsLeaving; panel++) {
+                const uint32_t column = n0 + panel * HR_CUDA_PAD;
+                uint16_t *y = static_cast<uint16_t *>(p.y) + hr_cuda_panel_at(p.ld_y, m, column);
+                if (column < p.n_padded) bulk_store(y, sums_at(panel), C::kPanelBytes);
+            }
+            bulk_stores_commit();
+        }
+    }
+    __device__ void plain_tile(const hr_cuda_tile &tile, uint32_t m0) {
+        Sums<1, C::kTilesN> sums;
+        multiply(sums, tile.panels);
+        wait_for_product();
+        const hr_cuda_product &p = product();
+        finish_plain<1, C::kTilesN>(sums, tile.bias == nullptr ? nullptr : bias(), p.activation);
+        if (p.y_is_bf16) {
+            wait_for_stores();
+            store_bf16(sums, m0 + index * kGroupRows, tile.column);
+        } else {
+            store_f32<1, C::kTilesN>(sums, p, m0 + threadIdx.x / kWarp * 16, tile.column);
+        }
+    }
+    /* x lies where the product goes: each thread replaces its own. */
+    __device__ void gated_tile(const hr_cuda_tile &tile, uint32_t m0, uint32_t n_tiles) {
+        const uint32_t m = m0 + threadIdx.x / kWarp * 16;
+        Sums<1, C::kTilesN> sums, gate;
+        map<1, C::kTilesN>(gate, [](float) { return 1.0F; });
+        wait_for_stores();
+        if (thread == 0 && n_tiles > 0) barrier_arrive(ring.x_empty());
+        wait_for_product();
+        Branches branches[1][2];
+        begin_branches(branches, product(), m);
+        for (uint32_t l = 0; l < tile.branches; l++) {
+            multiply(sums, tile.panels / tile.branches);
+            fold<1, C::kTilesN>(gate, sums, branches, l);
+        }
+        barrier_wait(ring.x_full(), n_tiles % 2);
+#pragma unroll
+        for (uint32_t j = 0; j < C::kTilesN; j++) {
+#pragma unroll
+            for (uint32_t half = 0; half < 2; half++)
+                multiply_pair(gate[0][j], half, load_shared(place(j, half)),
+                              load_shared(place(j, half) + C::kSumsBytes));
+        }
+        store_bf16(gate, m0 + index * kGroupRows, tile.column);
+    }
+    __device__ void run(const Work &work) {
+        Tiles<C> tiles(work);
+        hr_cuda_tile tile;
+        uint32_t n_tiles = 0;
+        wait_for_previous(); /* it may read what these tiles overwrite */
+        for (uint32_t m0; tiles.take(&tile, &m0); n_tiles++) {
+            sync(); /* the last tile's product has been read */
+            fetch_product(work.products + tile.product, tile.bias);
+            if constexpr (C::kGate) {
+                gated_tile(tile, m0, n_tiles);
+            } else {
+                plain_tile(tile, m0);
+            }
+        }
+        if (thread == 0) bulk_stores_wait();
+    }
+};
+
+template <typename C> __device__ void run_block(const Work &work) {
+    const Ring<C> ring = {static_cast<uint32_t>(__cvta_generic_to_shared(dynamic_shared()))};
+    if (threadIdx.x == 0) {
+        for (uint32_t s = 0; s < C::kStages; s++) {
+            barrier_init(ring.full(s), 1);
+            barrier_init(ring.empty(s), C::kWarps);
+        }
+        if constexpr (C::kGate) {
+            barrier_init(ring.x_full(), 1);
+            barrier_init(ring.x_empty(), C::kGroups);
+        }
+        barrier_init_fence();
+    }
+    __syncthreads();
+    if (threadIdx.x / kWarp < C::kWarps) {
+        Group<C>(ring).run(work);
+    } else if (threadIdx.x % kWarp == 0) {
+        Producer<C>(ring).run(work);
+    }
+}
+
+#endif
+
+template <typename C>
+__global__ void __launch_bounds__(C::kThreads, C::kBlocks) product_hopper_kernel(const Work work) {
+#ifdef HR_HOPPER
+    let_next_start();
+    run_block<C>(work);
+#endif
+}
+
+template <typename C> int prepare() {
+    cudaFuncAttributes attributes;
+    const int code = cudaFuncGetAttributes(&attributes, product_hopper_kernel<C>);
+    if (code != 0) return code;
+    return cudaFuncSetAttribute(product_hopper_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                C::kSharedBytes);
+}
+
+template <typename C> int run(const hr_cuda_launch *launch, void *stream) {
+    const uint32_t n_tiles = launch->count * (launch->m / C::kM), most = launch->n_sms * C::kBlocks;
+    const Shape shape = {dim3(n_tiles < most ? n_tiles : most), C::kThreads, C::kSharedBytes};
+    const Work work = {static_cast<const hr_cuda_product *>(launch->items), launch->tiles, launch->count,
+                       launch->staging};
+    return start(product_hopper_kernel<C>, shape, launch, stream, work);
+}
+
+} // namespace
+
+extern "C" int hr_cuda_product_hopper_prepare(void) {
+    int code = prepare<Small>();
+    if (code == 0) code = prepare<Large>();
+    if (code == 0) code = prepare<Wide>();
+    if (code == 0) code = prepare<SmallGates>();
+    if (code == 0) code = prepare<Gates>();
+    return code;
+}
+
+extern "C" int hr_cuda_product_hopper_launch(const hr_cuda_launch *launch, void *stream) {
+    const bool small = launch->tile_n == Small::kN;
+    if (launch->kind == HR_CUDA_FEATURE_GATES)
+        return small ? run<SmallGates>(launch, stream) : run<Gates>(launch, stream);
+    if (launch->tile_n == Wide::kN) return run<Wide>(launch, stream);
+    return small ? run<Small>(launch, stream) : run<Large>(launch, stream);
+}
