@@ -173,6 +173,7 @@ static double softmax(const float *z, uint32_t n, uint32_t j) {
 }
 
 static double mix_weight(const hr_cuda_mix *mix, const float *z, uint32_t j) {
+    if (z == NULL) return 1; /* one term: nothing is gated */
     if (j < mix->n_mixed) return mix->n_mixed == 1 ? 1 : softmax(z + mix->gate_at, mix->n_mixed, j);
     if (mix->n_self == 1) return 1 / (1 + exp(-(double)z[mix->self_at]));
     return softmax(z + mix->self_at, mix->n_self, j - mix->n_mixed);
