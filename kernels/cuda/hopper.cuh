@@ -86,11 +86,16 @@ __device__ inline uint32_t load_shared(uint32_t shared) {
 
 /* ---- Products of a group of four warps ---- */
 
+#endif
+
 /* A tile of rows of 128 bytes at a multiple of 1024, swizzled; 16 columns further on: + 2. */
 __device__ inline uint64_t tile_descriptor(uint32_t shared) {
     return (uint64_t)(shared >> 4 & 0x3FFF) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
            (uint64_t)1 << 62;
 }
+
+#ifdef __CUDACC__
+
 /* Before the first product after the sums were touched. */
 __device__ inline void products_begin() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");

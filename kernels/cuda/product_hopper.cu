@@ -304,6 +304,7 @@ template <typename C> struct Group {
         barrier_wait(ring.x_full(), n_tiles % 2);
 #pragma unroll
         for (uint32_t j = 0; j < C::kTilesN; j++) {
+            if (tile.column + j * 8 >= product().n_padded) continue; /* no x came there */
 #pragma unroll
             for (uint32_t half = 0; half < 2; half++)
                 multiply_pair(gate[0][j], half, load_shared(place(j, half)),

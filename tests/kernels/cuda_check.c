@@ -165,10 +165,10 @@ static int check_rig(hr_cuda_rig *rig, const char *name, const hr_random_batch *
 }
 
 static int check_plan(const hr_cuda_runtime *runtime, const hr_plan *plan, const char *name,
-                      const uint32_t *sizes, size_t n_sizes, FILE *out) {
+                      hr_precision precision, const uint32_t *sizes, size_t n_sizes, FILE *out) {
     int n_failed = 0;
     hr_error err;
-    for (hr_precision precision = HR_PRECISION_F32; precision <= HR_PRECISION_BF16; precision++) {
+    for (; precision <= HR_PRECISION_BF16; precision++) {
         hr_cuda_rig *rig;
         if (hr_cuda_rig_create(runtime, plan, precision, sizes[n_sizes - 1], &rig, &err) != HR_OK) {
             fprintf(out, "FAILED %s: %s\n", name, err.message);
@@ -188,22 +188,25 @@ static int check_plan(const hr_cuda_runtime *runtime, const hr_plan *plan, const
 int hr_cuda_check_plan_stages(const hr_cuda_runtime *runtime, const hr_plan *plan, const char *name,
                               FILE *out) {
     static const uint32_t sizes[] = {1, 33};
-    int n_failed = check_plan(runtime, plan, name, sizes, sizeof sizes / sizeof sizes[0], out);
+    int n_failed =
+        check_plan(runtime, plan, name, HR_PRECISION_F32, sizes, sizeof sizes / sizeof sizes[0], out);
     fprintf(out, "%s, stage by stage: %d failed\n", name, n_failed);
     return n_failed;
 }
 
-int hr_cuda_check_stages(const hr_cuda_runtime *runtime, bool small, hr_cuda_share share, FILE *out) {
+int hr_cuda_check_stages(const hr_cuda_runtime *runtime, hr_cuda_scope scope, FILE *out) {
     int n_failed = 0;
     uint32_t number = 0;
-    uint64_t n_seeds = small ? 2 : 4;
-    const uint32_t *sizes = small ? SMALL_SIZES : SIZES;
-    size_t n_sizes = small ? sizeof SMALL_SIZES / sizeof SMALL_SIZES[0] : sizeof SIZES / sizeof SIZES[0];
+    uint64_t n_seeds = scope.small ? 2 : 4;
+    const uint32_t *sizes = scope.small ? SMALL_SIZES : SIZES;
+    size_t n_sizes =
+        scope.small ? sizeof SMALL_SIZES / sizeof SMALL_SIZES[0] : sizeof SIZES / sizeof SIZES[0];
     for (hr_random_kind kind = 0; kind < HR_RANDOM_KIND_COUNT; kind++) {
         for (uint64_t seed = 0; seed < n_seeds; seed++) {
-            if (!hr_cuda_share_has(share, number++)) continue;
+            if (number++ % scope.of != scope.index) continue;
             hr_random_plan *made = hr_random_plan_create(kind, seed);
-            n_failed += check_plan(runtime, &made->plan, hr_random_kind_name(kind), sizes, n_sizes, out);
+            n_failed +=
+                check_plan(runtime, &made->plan, hr_random_kind_name(kind), scope.first, sizes, n_sizes, out);
             hr_random_plan_destroy(made);
         }
     }
@@ -316,20 +319,20 @@ static int run_reference(const hr_plan *plan, const hr_random_batch *batch) {
     return status != HR_OK;
 }
 
-int hr_cuda_check_networks(const hr_cuda_runtime *runtime, bool small, hr_cuda_share share, FILE *out) {
+int hr_cuda_check_networks(const hr_cuda_runtime *runtime, hr_cuda_scope scope, FILE *out) {
     const uint32_t rows[] = {60, 0, 140};
     uint32_t number = 0;
     pair p = {.out = out};
     for (hr_random_kind kind = 0; kind < HR_RANDOM_KIND_COUNT; kind++) {
-        for (p.seed = 0; p.seed < (small ? 1 : 4); p.seed++) {
-            if (!hr_cuda_share_has(share, number++)) continue;
+        for (p.seed = 0; p.seed < (scope.small ? 1 : 4); p.seed++) {
+            if (number++ % scope.of != scope.index) continue;
             p.name = hr_random_kind_name(kind);
             hr_random_plan *made = hr_random_plan_create(kind, p.seed);
             hr_random_batch *want = hr_random_batch_create(&made->plan, rows, 3, 5);
             p.n_failed += run_reference(&made->plan, want);
-            for (hr_precision precision = HR_PRECISION_F32; precision <= HR_PRECISION_BF16; precision++) {
+            for (hr_precision precision = scope.first; precision <= HR_PRECISION_BF16; precision++) {
                 hr_random_batch *batch = hr_random_batch_create(&made->plan, rows, 3, 5);
-                check_network(&p, runtime, &made->plan, precision, batch, want, small);
+                check_network(&p, runtime, &made->plan, precision, batch, want, scope.small);
                 hr_random_batch_destroy(batch);
             }
             hr_random_batch_destroy(want);

@@ -30,12 +30,12 @@ int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0); /* what was found before a time limit */
     bool plans = argc >= 3 && strcmp(argv[1], "plans") == 0;
     bool share = argc == 4 && strcmp(argv[1], "share") == 0;
-    hr_cuda_share own = HR_CUDA_ALL;
-    if (share)
-        own = (hr_cuda_share){(uint32_t)strtoul(argv[2], NULL, 10), (uint32_t)strtoul(argv[3], NULL, 10)};
     bool small = argc == 2 && strcmp(argv[1], "small") == 0,
          device = argc == 2 && strcmp(argv[1], "device") == 0;
-    if ((!plans && !share && !small && !device) || own.of == 0) {
+    hr_cuda_scope scope = {.small = small, .of = 1};
+    if (share)
+        scope.index = (uint32_t)strtoul(argv[2], NULL, 10), scope.of = (uint32_t)strtoul(argv[3], NULL, 10);
+    if ((!plans && !share && !small && !device) || scope.of == 0) {
         fprintf(stderr, "usage: cuda_check share I N | plans PLAN_FILE... | small | device\n");
         return 2;
     }
@@ -45,8 +45,8 @@ int main(int argc, char **argv) {
     }
     if (device) return 0;
     int n_failed = 0;
-    if (!plans) n_failed += hr_cuda_check_stages(&hr_cuda_runtime_device, small, own, stdout);
-    if (!plans) n_failed += hr_cuda_check_networks(&hr_cuda_runtime_device, small, own, stdout);
+    if (!plans) n_failed += hr_cuda_check_stages(&hr_cuda_runtime_device, scope, stdout);
+    if (!plans) n_failed += hr_cuda_check_networks(&hr_cuda_runtime_device, scope, stdout);
     for (int i = 2; plans && i < argc; i++) n_failed += check_file(argv[i]);
     printf("%s\n", n_failed ? "FAILED" : "passed");
     return n_failed ? 1 : 0;

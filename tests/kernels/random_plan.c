@@ -9,7 +9,8 @@
 enum { ARENA_NBYTES = 1 << 28, N_GROUPS = 2, N_TASKS = 4 };
 
 const char *hr_random_kind_name(hr_random_kind kind) {
-    static const char *const names[] = {"HoME-1", "HoME-2", "HoME-3", "MMoE", "CGC", "PLE", "shared-bottom"};
+    static const char *const names[] = {"HoME-1", "HoME-2", "HoME-3",        "MMoE",
+                                        "CGC",    "PLE",    "shared-bottom", "wide"};
     return names[kind];
 }
 
@@ -245,12 +246,12 @@ static void add_home_tasks(builder *b, int32_t from) {
 
 /* MMoE: one pool of experts, a gate a task. Every other seed the last task's unit mixes other experts
  * instead, of another width, that the first task's unit lends beside its own output. */
-static void add_mmoe(builder *b, bool lend) {
+static void add_mmoe(builder *b, uint32_t n_experts, bool lend) {
     hr_unit *units = add_layer(b, "mmoe", 1 + N_TASKS, b->task_hidden[b->n_task_hidden - 1]);
     for (uint32_t u = 0; u <= N_TASKS; u++) {
         units[u].input = units[u].gate_input = input_of(b, HR_SOURCE_FEATURES, NULL, 1);
     }
-    add_experts(b, &units[0], hr_random_between(&b->random, 1, 8), b->task_hidden, b->n_task_hidden);
+    add_experts(b, &units[0], n_experts, b->task_hidden, b->n_task_hidden);
     for (uint32_t u = 1; u < N_TASKS; u++) add_mix(b, units, u, (uint32_t[]){0}, 1);
     uint32_t lender = 0;
     if (lend) {
@@ -322,7 +323,14 @@ static void build_network(builder *b, hr_random_kind kind) {
         break;
     }
     case HR_RANDOM_MMOE:
-        add_mmoe(b, b->seed % 2 == 1);
+        add_mmoe(b, hr_random_between(&b->random, 1, 8), b->seed % 2 == 1);
+        add_tasks(b, 1, false);
+        break;
+    case HR_RANDOM_WIDE:
+        b->n_task_hidden = 2;
+        for (uint32_t i = 0; i < b->n_task_hidden; i++)
+            b->task_hidden[i] = hr_random_between(&b->random, 193, 256);
+        add_mmoe(b, 12, false);
         add_tasks(b, 1, false);
         break;
     case HR_RANDOM_CGC:

@@ -20,6 +20,7 @@ typedef enum hr_random_kind {
     HR_RANDOM_CGC, /* one extraction layer */
     HR_RANDOM_PLE, /* two */
     HR_RANDOM_SHARED_BOTTOM,
+    HR_RANDOM_WIDE, /* MMoE of a dozen experts of some 200 columns */
     HR_RANDOM_KIND_COUNT
 } hr_random_kind;
 

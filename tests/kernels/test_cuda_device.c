@@ -19,13 +19,13 @@ static void skip_without_device(void) {
 static void launches_write_what_they_must(void **state) {
     (void)state;
     skip_without_device();
-    assert_int_equal(hr_cuda_check_stages(&hr_cuda_runtime_device, false, HR_CUDA_ALL, stdout), 0);
+    assert_int_equal(hr_cuda_check_stages(&hr_cuda_runtime_device, (hr_cuda_scope){.of = 1}, stdout), 0);
 }
 
 static void networks_agree_with_the_reference_whatever_the_batch(void **state) {
     (void)state;
     skip_without_device();
-    assert_int_equal(hr_cuda_check_networks(&hr_cuda_runtime_device, false, HR_CUDA_ALL, stdout), 0);
+    assert_int_equal(hr_cuda_check_networks(&hr_cuda_runtime_device, (hr_cuda_scope){.of = 1}, stdout), 0);
 }
 
 int main(void) {

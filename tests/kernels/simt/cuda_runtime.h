@@ -12,6 +12,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "tests/kernels/simt/hopper.h"
 #include "tests/kernels/simt/machine.h"
 
 /* ---- The language ---- */
@@ -89,6 +90,7 @@ inline float __fdividef(float x, float y) {
 }
 
 #define __syncthreads() simt::barrier()
+#define __syncwarp()    simt::warp_barrier()
 
 inline float __shfl_xor_sync(uint32_t lanes, float x, uint32_t distance) {
     return simt::shuffle(lanes, x, (threadIdx.x % simt::kWarpLanes) ^ distance);
@@ -102,27 +104,22 @@ inline float __shfl_sync(uint32_t lanes, float x, uint32_t from) {
 inline float fast_tanh(float x) {
     return tanhf(x);
 }
-/* Launches run one after another. */
+/* Launches run one after another; what one may touch before it has waited is looked at all the same. */
 inline void let_next_start() {
 }
 inline void wait_for_previous() {
+    simt::wait_for_previous();
 }
-
-/* Addresses of shared memory as numbers of their own, which nothing else mistakes for pointers. */
-constexpr uint32_t kSharedBase = 1024;
 
 inline uint8_t *dynamic_shared() {
     return simt::shared_memory();
 }
 inline size_t __cvta_generic_to_shared(const void *at) {
-    return static_cast<size_t>(static_cast<const uint8_t *>(at) - simt::shared_memory()) + kSharedBase;
-}
-inline uint8_t *shared_at(uint32_t address) {
-    return simt::shared_memory() + (address - kSharedBase);
+    return static_cast<size_t>(static_cast<const uint8_t *>(at) - simt::shared_memory()) + simt::kSharedBase;
 }
 
 inline void copy_async(uint32_t shared, const void *global) {
-    simt::copy_async(shared_at(shared), global);
+    simt::copy_async(simt::shared_at(shared), global);
 }
 inline void copy_commit() {
     simt::copy_commit();
@@ -131,10 +128,84 @@ template <int kPending> void copy_wait() {
     simt::copy_wait(kPending);
 }
 inline void load_matrices(uint32_t (&r)[4], uint32_t shared) {
-    simt::load_matrices(r, shared_at(shared));
+    simt::load_matrices(r, simt::shared_at(shared));
 }
 inline void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     simt::multiply(d, a, b0, b1);
+}
+
+/* ---- What hopper.cuh has for it ---- */
+
+inline uint32_t cluster_size() {
+    return simt::cluster_size();
+}
+inline uint32_t cluster_rank() {
+    return simt::cluster_rank();
+}
+inline void cluster_sync() {
+    simt::cluster_barrier();
+}
+
+inline void barrier_init(uint32_t barrier, uint32_t count) {
+    simt::barrier_init(barrier, count);
+}
+inline void barrier_init_fence() {
+}
+inline void barrier_expect(uint32_t barrier, uint32_t nbytes) {
+    simt::barrier_expect(barrier, nbytes);
+}
+inline void barrier_arrive(uint32_t barrier, uint32_t rank) {
+    simt::barrier_arrive(barrier, rank);
+}
+inline void barrier_arrive(uint32_t barrier) {
+    simt::barrier_arrive(barrier, simt::cluster_rank());
+}
+inline void barrier_wait(uint32_t barrier, uint32_t parity) {
+    simt::barrier_wait(barrier, parity);
+}
+inline void group_sync(uint32_t id) {
+    simt::group_barrier(id);
+}
+
+inline void bulk_load(uint32_t shared, const void *global, uint32_t nbytes, uint32_t barrier, uint16_t mask) {
+    simt::bulk_load(shared, global, nbytes, barrier, mask);
+}
+inline void bulk_load(uint32_t shared, const void *global, uint32_t nbytes, uint32_t barrier) {
+    simt::bulk_load(shared, global, nbytes, barrier, 1U << simt::cluster_rank());
+}
+inline void bulk_store(void *global, uint32_t shared, uint32_t nbytes) {
+    simt::bulk_store(global, shared, nbytes);
+}
+inline void bulk_stores_commit() {
+    simt::bulk_stores_commit();
+}
+/* What has been read is written at once. */
+inline void bulk_stores_read() {
+    simt::bulk_stores_wait();
+}
+inline void bulk_stores_wait() {
+    simt::bulk_stores_wait();
+}
+inline void shared_fence() {
+}
+inline void store_shared(uint32_t shared, uint32_t word) {
+    *reinterpret_cast<uint32_t *>(simt::shared_at(shared)) = word;
+}
+inline uint32_t load_shared(uint32_t shared) {
+    return *reinterpret_cast<const uint32_t *>(simt::shared_at(shared));
+}
+
+inline void products_begin() {
+    simt::products_begin();
+}
+inline void products_commit() {
+    simt::products_commit();
+}
+template <int kPending> void products_wait() {
+    simt::products_wait(kPending);
+}
+template <size_t kTiles> void multiply_group(float (&d)[kTiles][4], uint64_t a, uint64_t b, bool add) {
+    simt::multiply_group(d[0], kTiles * 8, a, b, add);
 }
 
 /* ---- The runtime ---- */

@@ -15,6 +15,8 @@
 #include <numeric>
 #include <vector>
 
+#include "tests/kernels/simt/clocks.h"
+#include "tests/kernels/simt/hopper.h"
 #include "tests/kernels/simt/memory.h"
 
 namespace simt {
@@ -22,9 +24,8 @@ namespace {
 
 constexpr size_t kStackBytes = 64 * 1024;
 
-enum class State : uint8_t { kReady, kAtBarrier, kAtWarp, kDone };
-enum class Operation : uint8_t { kShuffle, kLoadMatrices, kMultiply };
-const char *const kNames[] = {"a shuffle", "ldmatrix", "mma"};
+enum class Operation : uint8_t { kShuffle, kLoadMatrices, kMultiply, kNothing };
+const char *const kNames[] = {"a shuffle", "ldmatrix", "mma", "a barrier of the warp"};
 
 /* What a lane brings to an operation of its warp. */
 struct Shuffle {
@@ -52,6 +53,7 @@ struct Fiber {
     bool begun; /* `at` is somewhere in its loop */
     jmp_buf at;
     State state;
+    bool waited;              /* for the launches before */
     std::vector<Copy> copies; /* in flight, in order */
     uint32_t n_groups;        /* committed */
 };
@@ -65,15 +67,15 @@ struct Meeting {
 
 struct {
     const Launch *launch;
-    Index block; /* the one that is running */
-    uint32_t n_threads;
-    Fiber fibers[kMostThreads];
-    Meeting meetings[kMostThreads / kWarpLanes];
+    Index first;        /* block of the cluster that is running */
+    uint32_t n_threads; /* of a block */
+    Fiber fibers[kMostCluster * kMostThreads];
+    Meeting meetings[kMostWarps];
     Fiber *running;
-    uint32_t thread; /* running's number */
+    uint32_t thread, rank; /* running's number; its block's place in the cluster */
     jmp_buf scheduler;
     ucontext_t entry;
-    uint8_t *shared;
+    uint8_t *shared[kMostCluster];
     bool failed;
     std::string error;
     uint64_t n_launches;
@@ -115,13 +117,14 @@ void resume(Fiber *f) {
     }
     m.running = f;
     m.thread = static_cast<uint32_t>(f - m.fibers);
-    memory_actor(m.thread, f->stack, kStackBytes);
+    m.rank = m.thread / kMostThreads;
+    memory_actor(m.thread, f->stack, kStackBytes, f->waited);
     if (_setjmp(m.scheduler) == 0) {
         if (f->begun) _longjmp(f->at, 1);
         fiber_begin(f);
     }
     m.running = nullptr;
-    memory_actor(0, nullptr, 0);
+    memory_actor(0, nullptr, 0, true);
 }
 
 /* ---- Orders ---- */
@@ -196,10 +199,10 @@ void shuffle_all(Shuffle *const *lanes, uint32_t named) {
 void perform(const Meeting &meeting) {
     void *const *brought = meeting.brought;
     switch (meeting.operation) {
-    case Operation::kShuffle:
-        return shuffle_all(reinterpret_cast<Shuffle *const *>(brought), meeting.named);
+    case Operation::kShuffle: return shuffle_all(reinterpret_cast<Shuffle *const *>(brought), meeting.named);
     case Operation::kLoadMatrices: return load_all(reinterpret_cast<Matrices *const *>(brought));
     case Operation::kMultiply: return multiply_all(reinterpret_cast<Product *const *>(brought));
+    case Operation::kNothing: return;
     }
 }
 
@@ -215,8 +218,7 @@ void meet(Operation operation, uint32_t named, void *brought) {
     meeting.brought[lane] = brought;
     meeting.arrived |= 1U << lane;
     if (meeting.arrived != named) {
-        m.running->state = State::kAtWarp;
-        yield();
+        suspend(State::kAtWarp);
         return;
     }
     perform(meeting);
@@ -234,7 +236,8 @@ bool run_warp(uint32_t first, const std::vector<uint32_t> &lanes) {
     for (bool again = true; again && !m.failed;) {
         again = false;
         for (uint32_t lane : lanes) {
-            if (first + lane >= m.n_threads || m.fibers[first + lane].state != State::kReady) continue;
+            if (first % kMostThreads + lane >= m.n_threads || m.fibers[first + lane].state != State::kReady)
+                continue;
             resume(m.fibers + first + lane);
             if (m.failed) return true;
             any = again = true;
@@ -243,10 +246,17 @@ bool run_warp(uint32_t first, const std::vector<uint32_t> &lanes) {
     return any;
 }
 
-uint32_t count(State state) {
+/* Of these blocks' threads. */
+uint32_t count(State state, uint32_t first_rank, uint32_t n_ranks) {
     uint32_t n = 0;
-    for (uint32_t t = 0; t < m.n_threads; t++) n += m.fibers[t].state == state;
+    for (uint32_t rank = first_rank; rank < first_rank + n_ranks; rank++) {
+        for (uint32_t t = 0; t < m.n_threads; t++) n += m.fibers[rank * kMostThreads + t].state == state;
+    }
     return n;
+}
+
+uint32_t count(State state) {
+    return count(state, 0, m.launch->cluster);
 }
 
 void note(const char *text) {
@@ -254,43 +264,104 @@ void note(const char *text) {
     m.error = text;
 }
 
-void run_block(const std::vector<uint32_t> &warps, const std::vector<uint32_t> &lanes) {
-    memory_begin_block();
-    memset(m.shared, 0xFF, m.launch->shared_nbytes);
-    for (uint32_t t = 0; t < m.n_threads; t++) {
-        m.fibers[t].state = State::kReady;
-        m.fibers[t].copies.clear();
-        m.fibers[t].n_groups = 0;
+uint64_t warps_of(uint32_t first_rank, uint32_t n_ranks) {
+    const uint32_t n_warps = (m.n_threads + kWarpLanes - 1) / kWarpLanes;
+    uint64_t warps = 0;
+    for (uint32_t rank = first_rank; rank < first_rank + n_ranks; rank++)
+        warps |= ((uint64_t{1} << n_warps) - 1) << (rank * kBlockWarps);
+    return warps;
+}
+
+/* Lets these blocks pass a barrier that all their threads wait at. Whether they do. */
+bool pass(State at, uint32_t first_rank, uint32_t n_ranks) {
+    if (count(at, first_rank, n_ranks) < m.n_threads * n_ranks) return false;
+    clocks_meet(warps_of(first_rank, n_ranks));
+    for (uint32_t rank = first_rank; rank < first_rank + n_ranks; rank++) {
+        for (uint32_t t = 0; t < m.n_threads; t++) m.fibers[rank * kMostThreads + t].state = State::kReady;
+    }
+    return true;
+}
+
+bool pass_any() {
+    bool any = pass(State::kAtCluster, 0, m.launch->cluster);
+    for (uint32_t rank = 0; rank < m.launch->cluster; rank++) any = pass(State::kAtBarrier, rank, 1) || any;
+    return any;
+}
+
+void note_deadlock() {
+    char text[256];
+    snprintf(
+        text, sizeof text,
+        "%u threads wait at a barrier, %u at a cluster's, %u for lanes of their warp, %u at a barrier in "
+        "shared memory, %u for their group, and %u have ended",
+        count(State::kAtBarrier), count(State::kAtCluster), count(State::kAtWarp),
+        count(State::kAtSharedBarrier), count(State::kAtGroup), count(State::kDone));
+    note(text);
+}
+
+void begin_cluster() {
+    memory_begin_block(warps_of(0, m.launch->cluster));
+    hopper_begin();
+    for (uint32_t rank = 0; rank < m.launch->cluster; rank++) {
+        memset(m.shared[rank], 0xFF, m.launch->shared_nbytes);
+        for (uint32_t t = 0; t < m.n_threads; t++) {
+            Fiber &f = m.fibers[rank * kMostThreads + t];
+            f.state = State::kReady;
+            f.waited = !m.launch->early;
+            f.copies.clear();
+            f.n_groups = 0;
+        }
     }
     for (Meeting &meeting : m.meetings) meeting.arrived = 0;
-    while (!m.failed && count(State::kDone) < m.n_threads) {
+}
+
+struct Orders {
+    std::vector<uint32_t> columns, clusters, ranks, warps, lanes;
+};
+
+void run_cluster(const Orders &orders) {
+    begin_cluster();
+    while (!m.failed && count(State::kDone) < m.n_threads * m.launch->cluster) {
         bool any = false;
-        for (uint32_t w : warps) any = run_warp(w * kWarpLanes, lanes) || any;
-        if (any || m.failed) continue;
-        if (count(State::kAtBarrier) < m.n_threads) {
-            char text[160];
-            snprintf(text, sizeof text,
-                     "%u threads wait at a barrier, %u for lanes of their warp, and %u have ended",
-                     count(State::kAtBarrier), count(State::kAtWarp), count(State::kDone));
-            return note(text);
+        for (uint32_t rank : orders.ranks) {
+            for (uint32_t w : orders.warps)
+                any = run_warp(rank * kMostThreads + w * kWarpLanes, orders.lanes) || any;
         }
-        memory_begin_phase();
-        for (uint32_t t = 0; t < m.n_threads; t++) m.fibers[t].state = State::kReady;
+        if (!any && !m.failed && !pass_any()) note_deadlock();
     }
+    const char *left = m.failed ? nullptr : hopper_left();
+    if (left != nullptr) note(left);
 }
 
 /* Kernels' __shared__ variables are thread-local ones of this program (cuda_runtime.h), which comes first. */
-int share_static(dl_phdr_info *program, size_t, void *) {
+int share_static(dl_phdr_info *program, size_t, void *clustered) {
     for (int i = 0; i < program->dlpi_phnum; i++) {
         const auto &header = program->dlpi_phdr[i];
-        if (header.p_type == PT_TLS) memory_share(program->dlpi_tls_data, header.p_memsz);
+        if (header.p_type == PT_TLS)
+            memory_share(program->dlpi_tls_data, *static_cast<bool *>(clustered) ? 0 : header.p_memsz);
     }
     return 1;
+}
+
+/* Makes the launch's shared memory known. The variables are one instance, which a cluster's blocks would have
+ * in common: those have dynamic shared memory alone. */
+void share() {
+    constexpr size_t kPage = 4096, kAligned = 1024; /* to no more than kernels may ask for */
+    for (uint32_t rank = 0; rank < kMostCluster; rank++) {
+        static uint8_t *made[kMostCluster];
+        if (made[rank] == nullptr)
+            made[rank] = static_cast<uint8_t *>(aligned_alloc(kPage, (kMostShared / kPage + 2) * kPage));
+        m.shared[rank] = made[rank] + kAligned;
+        memory_share(m.shared[rank], rank < m.launch->cluster ? m.launch->shared_nbytes : 0);
+    }
+    bool clustered = m.launch->cluster > 1;
+    dl_iterate_phdr(share_static, &clustered);
 }
 
 bool fits(const Launch &l) {
     const uint64_t threads = (uint64_t)l.block.x * l.block.y * l.block.z;
     if (threads < 1 || threads > kMostThreads || l.shared_nbytes > kMostShared) return false;
+    if (l.cluster < 1 || l.cluster > kMostCluster || l.grid.y % l.cluster != 0) return false;
     return l.grid.x >= 1 && l.grid.x <= INT32_MAX && l.grid.y >= 1 && l.grid.y <= 65535 && l.grid.z == 1 &&
            l.block.y == 1 && l.block.z == 1;
 }
@@ -307,8 +378,9 @@ void fail(const char *format, ...) {
         fprintf(stderr, "simt: %s\n", text);
         abort();
     }
-    const std::string where = "block (" + std::to_string(m.block.x) + ", " + std::to_string(m.block.y) +
-                              "), thread " + std::to_string(m.thread) + ": ";
+    const Index block = block_index();
+    const std::string where = "block (" + std::to_string(block.x) + ", " + std::to_string(block.y) +
+                              "), thread " + std::to_string(m.thread % kMostThreads) + ": ";
     note((where + text).c_str());
     _longjmp(m.scheduler, 1);
 }
@@ -318,20 +390,18 @@ bool run(const Launch &launch, std::string *error) {
         *error = "a launch of impossible sizes";
         return false;
     }
-    static uint8_t *const shared = static_cast<uint8_t *>(aligned_alloc(4096, kMostShared + 4096));
-    m.shared = shared + 1024; /* aligned to no more than kernels may ask for */
     m.launch = &launch;
     m.n_threads = launch.block.x;
     m.failed = false;
-    memory_share(m.shared, launch.shared_nbytes);
-    dl_iterate_phdr(share_static, nullptr);
-    memory_begin_launch();
-    const auto columns = order_of(launch.grid.x), rows = order_of(launch.grid.y),
-               warps = order_of((m.n_threads + kWarpLanes - 1) / kWarpLanes), lanes = order_of(kWarpLanes);
-    for (uint32_t y : rows) {
-        for (uint32_t x : columns) {
-            m.block = {x, y, 0};
-            if (!m.failed) run_block(warps, lanes);
+    share();
+    memory_begin_launch(launch.early);
+    const Orders orders = {order_of(launch.grid.x), order_of(launch.grid.y / launch.cluster),
+                           order_of(launch.cluster), order_of((m.n_threads + kWarpLanes - 1) / kWarpLanes),
+                           order_of(kWarpLanes)};
+    for (uint32_t y : orders.clusters) {
+        for (uint32_t x : orders.columns) {
+            m.first = {x, y * launch.cluster, 0};
+            if (!m.failed) run_cluster(orders);
         }
     }
     m.n_launches++;
@@ -344,11 +414,11 @@ bool run(const Launch &launch, std::string *error) {
 /* ---- For the fiber that is running ---- */
 
 Index thread_index() {
-    return {m.thread, 0, 0};
+    return {m.thread % kMostThreads, 0, 0};
 }
 
 Index block_index() {
-    return m.block;
+    return {m.first.x, m.first.y + m.rank, 0};
 }
 
 Index grid_size() {
@@ -356,12 +426,57 @@ Index grid_size() {
 }
 
 uint8_t *shared_memory() {
-    return m.shared;
+    return m.shared[m.rank];
+}
+
+uint8_t *shared_at(uint32_t address) {
+    return shared_at(address, m.rank);
+}
+
+uint8_t *shared_at(uint32_t address, uint32_t rank) {
+    return m.shared[rank] + (address - kSharedBase);
+}
+
+uint32_t cluster_size() {
+    return m.launch->cluster;
+}
+
+uint32_t cluster_rank() {
+    return m.rank;
+}
+
+uint32_t thread_number() {
+    return m.thread;
+}
+
+bool block_lives(uint32_t rank) {
+    return count(State::kDone, rank, 1) < m.n_threads;
+}
+
+void suspend(State why) {
+    m.running->state = why;
+    yield();
+}
+
+void wake(uint32_t thread) {
+    m.fibers[thread].state = State::kReady;
+}
+
+void wait_for_previous() {
+    m.running->waited = true;
+    memory_actor(m.thread, m.running->stack, kStackBytes, true);
 }
 
 void barrier() {
-    m.running->state = State::kAtBarrier;
-    yield();
+    suspend(State::kAtBarrier);
+}
+
+void cluster_barrier() {
+    suspend(State::kAtCluster);
+}
+
+void warp_barrier() {
+    meet(Operation::kNothing, UINT32_MAX, nullptr);
 }
 
 float shuffle(uint32_t lanes, float x, uint32_t from) {
@@ -397,7 +512,8 @@ void copy_wait(uint32_t n_pending) {
     size_t n = 0;
     for (; n < f->copies.size() && f->copies[n].group + n_pending < f->n_groups; n++) {
         memcpy(f->copies[n].to, f->copies[n].from, 16);
-        memory_end_copy(f->copies[n].to, 16);
+        memory_end_copy(f->copies[n].to, 16, m.thread,
+                        clock_of(m.thread / kWarpLanes)->seen[m.thread / kWarpLanes]);
     }
     f->copies.erase(f->copies.begin(), f->copies.begin() + static_cast<std::ptrdiff_t>(n));
 }

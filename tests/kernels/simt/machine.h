@@ -2,15 +2,17 @@
  *
  * A block's threads are fibers. They are run one at a time until they meet a barrier or an operation of the
  * whole warp; blocks, warps and lanes are taken forwards, backwards or shuffled, in turn from launch to
- * launch. Blocks run one after another.
+ * launch. Blocks run one after another, but those of a cluster together.
  *
  * Modelled: what a launch may not do (sizes, shared memory), barriers, shuffles, ldmatrix and mma by the
  * fragments of the PTX ISA, and cp.async as late as may be: the bytes land at the wait that guarantees them.
- * Every access of the kernels is looked at (memory.h). Each of these ends the launch with a message: an
- * access out of bounds or misaligned, a race between two threads, shared memory read before it is written, a
- * barrier or an operation of the warp that not all reach. Not modelled: time, caches, the order in which
- * other threads see stores that no barrier orders (any two such accesses count as a race), flushed denormals,
- * the bits of the device's approximate functions and the order of an mma's sum.
+ * What sm_90a has beyond that: hopper.h. Every access of the kernels is looked at (memory.h). Each of these
+ * ends the launch with a message: an access out of bounds or misaligned, a race between two threads, shared
+ * memory read before it is written, a barrier or an operation of the warp that not all reach, and in a launch
+ * that may begin early an access to what those before have touched by a thread that has not waited for them.
+ * Not modelled: time, caches, the order in which other threads see stores that no barrier orders (any two
+ * such accesses count as a race), the fences between ordinary accesses and asynchronous ones, flushed
+ * denormals, the bits of the device's approximate functions and the order of an mma's sum.
  *
  * One launch at a time, one thread.
  */
@@ -23,8 +25,12 @@
 
 namespace simt {
 
-/* Of the smallest device that the product runs on: 99 KiB of shared memory a block on sm_86 and sm_89. */
-constexpr uint32_t kWarpLanes = 32, kMostThreads = 1024, kMostShared = 99 * 1024, kFreeShared = 48 * 1024;
+/* kMostShared: of a block on sm_90; on sm_86 and sm_89, the smallest devices that the product runs on, it is
+ * kLeastShared. */
+constexpr uint32_t kWarpLanes = 32, kMostThreads = 1024, kMostShared = 227 * 1024, kLeastShared = 99 * 1024,
+                   kFreeShared = 48 * 1024;
+/* Addresses of shared memory as numbers of their own, which nothing else mistakes for pointers. */
+constexpr uint32_t kSharedBase = 1024;
 constexpr size_t kMostArguments = 128;
 
 struct Index {
@@ -33,6 +39,8 @@ struct Index {
 
 struct Launch {
     Index grid, block;
+    uint32_t cluster;                    /* blocks of a column of the grid; 1: none */
+    bool early;                          /* it may begin before the launch before it has ended */
     size_t shared_nbytes;                /* dynamic */
     void (*call)(const void *arguments); /* calls the kernel */
     alignas(16) uint8_t arguments[kMostArguments];
@@ -51,13 +59,30 @@ __attribute__((const)) Index block_index();
 __attribute__((const)) Index grid_size();
 __attribute__((const)) uint8_t *shared_memory(); /* dynamic; 1024-byte aligned */
 
+uint8_t *shared_at(uint32_t address);
+uint32_t cluster_size();
+uint32_t cluster_rank();
+
+void wait_for_previous();
 void barrier();
+void cluster_barrier();
+void warp_barrier();
 float shuffle(uint32_t lanes, float x, uint32_t from);
 void load_matrices(uint32_t (&r)[4], const void *row);
 void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void copy_async(void *shared, const void *global);
 void copy_commit();
 void copy_wait(uint32_t n_pending);
+
+/* ---- For operations that make threads wait (hopper.cc) ---- */
+
+enum class State : uint8_t { kReady, kAtBarrier, kAtCluster, kAtWarp, kAtSharedBarrier, kAtGroup, kDone };
+
+uint32_t thread_number(); /* of the running one: memory.h */
+void suspend(State why);  /* it, until it is woken */
+void wake(uint32_t thread);
+bool block_lives(uint32_t rank); /* of the cluster; not all its threads have ended */
+uint8_t *shared_at(uint32_t address, uint32_t rank);
 
 } // namespace simt
 

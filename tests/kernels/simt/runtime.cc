@@ -10,13 +10,14 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "tests/kernels/simt/memory.h"
 #include "tests/kernels/simt/simt.h"
 
-hr_simt hr_simt_state = {132, 0, 0};
+hr_simt hr_simt_state = {8, 132, 0, 0, 0};
 
 struct simt_graph {
     std::vector<simt::Launch> launches;
@@ -38,6 +39,7 @@ cudaError_t last_error;
 std::string failure; /* of the launch that failed last */
 cudaStream_t capturing;
 std::map<const void *, uint32_t> most_shared; /* by kernel */
+std::set<const void *> launched;
 std::map<const void *, size_t> pinned;
 
 cudaError_t result(cudaError_t code) {
@@ -95,7 +97,7 @@ cudaError_t cudaSetDevice(int device) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     if (device != 0) return result(cudaErrorInvalidDevice);
     snprintf(properties->name, sizeof properties->name, "simt");
-    properties->major = 8;
+    properties->major = hr_simt_state.major;
     properties->minor = 0;
     properties->multiProcessorCount = hr_simt_state.n_sms;
     return cudaSuccess;
@@ -252,7 +254,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 /* ---- Kernels ---- */
 
 cudaError_t simt_set_most_shared(const void *kernel, int nbytes) {
-    if (nbytes < 0 || static_cast<uint32_t>(nbytes) > simt::kMostShared) return result(cudaErrorInvalidValue);
+    const uint32_t most = hr_simt_state.major >= 9 ? simt::kMostShared : simt::kLeastShared;
+    if (nbytes < 0 || static_cast<uint32_t>(nbytes) > most) return result(cudaErrorInvalidValue);
     most_shared[kernel] = static_cast<uint32_t>(nbytes);
     return cudaSuccess;
 }
@@ -263,7 +266,19 @@ cudaError_t simt_launch(const void *kernel, const cudaLaunchConfig_t &config, si
     launch.grid = {config.gridDim.x, config.gridDim.y, config.gridDim.z};
     launch.block = {config.blockDim.x, config.blockDim.y, config.blockDim.z};
     launch.shared_nbytes = config.dynamicSmemBytes;
-    if (config.numAttrs > 0) return result(cudaErrorInvalidConfiguration); /* of devices from 9.0 on */
+    launch.cluster = 1;
+    launch.early = false;
+    if (config.numAttrs > 0 && hr_simt_state.major < 9) return result(cudaErrorInvalidConfiguration);
+    for (uint32_t i = 0; i < config.numAttrs; i++) {
+        const cudaLaunchAttribute &a = config.attrs[i];
+        if (a.id == cudaLaunchAttributeProgrammaticStreamSerialization)
+            launch.early = a.val.programmaticStreamSerializationAllowed != 0;
+        if (a.id != cudaLaunchAttributeClusterDimension) continue;
+        if (a.val.clusterDim.x != 1 || a.val.clusterDim.z != 1) return result(cudaErrorInvalidConfiguration);
+        launch.cluster = a.val.clusterDim.y;
+    }
+    if (hr_simt_state.n_kernels == 0) launched.clear();
+    if (launched.insert(kernel).second) hr_simt_state.n_kernels++;
     if (launch.shared_nbytes > (most == most_shared.end() ? simt::kFreeShared : most->second))
         return result(cudaErrorInvalidValue);
     if (stream->capturing) {
@@ -272,17 +287,6 @@ cudaError_t simt_launch(const void *kernel, const cudaLaunchConfig_t &config, si
         stream->queue.emplace_back([launch] { return run(launch); });
     }
     return cudaSuccess;
-}
-
-/* The device has none of the instructions that product_hopper.cu is made of. */
-extern "C" int hr_simt_product_hopper_prepare(void);
-extern "C" int hr_simt_product_hopper_prepare(void) {
-    return cudaErrorInvalidValue;
-}
-
-extern "C" int hr_simt_product_hopper_launch(const hr_cuda_launch *, void *);
-extern "C" int hr_simt_product_hopper_launch(const hr_cuda_launch *, void *) {
-    return cudaErrorInvalidValue;
 }
 
 cudaError_t cudaGetLastError() {

@@ -13,10 +13,13 @@ extern "C" {
 #endif
 
 typedef struct hr_simt {
-    int n_sms; /* what the device says of itself: it decides the size of tiles */
+    /* What the device says of itself: its compute capability (major, 0), which decides the kernels, and its
+     * multiprocessors, which decide the size of tiles. */
+    int major, n_sms;
     /* What happened. */
     uint64_t n_launches;
-    int64_t n_live; /* allocations, streams, events and graphs that exist */
+    uint64_t n_kernels; /* different ones that were launched, since it was 0 */
+    int64_t n_live;     /* allocations, streams, events and graphs that exist */
 } hr_simt;
 
 extern hr_simt hr_simt_state;

@@ -1,52 +1,10 @@
 /* What the machine must see: kernels that are wrong in one way each, and one that is right. */
-#include <cuda_runtime.h>
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-extern "C" {
-#include <cmocka.h>
-}
-
-#include <cstring>
+#include "tests/kernels/simt/run_kernel.h"
 
 namespace {
 
 constexpr uint32_t kThreads = 64, kAll = 0xFFFFFFFF, kShared = 2048;
-
-/* Runs a kernel over (64) floats on the device that hold 0 ... 63. NULL, or what was wrong. */
-const char *run(void (*kernel)(float *), float *result = nullptr, uint32_t n_blocks = 1) {
-    float values[kThreads];
-    for (uint32_t i = 0; i < kThreads; i++) values[i] = static_cast<float>(i);
-    cudaStream_t stream;
-    void *memory;
-    assert_int_equal(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), 0);
-    assert_int_equal(cudaMalloc(&memory, sizeof values), 0);
-    assert_int_equal(cudaMemcpyAsync(memory, values, sizeof values, cudaMemcpyHostToDevice, stream), 0);
-    cudaLaunchConfig_t config = {dim3(n_blocks), dim3(kThreads), kShared, stream, nullptr, 0};
-    assert_int_equal(cudaLaunchKernelEx(&config, kernel, static_cast<float *>(memory)), 0);
-    const cudaError_t code = cudaStreamSynchronize(stream);
-    assert_int_equal(cudaMemcpyAsync(values, memory, sizeof values, cudaMemcpyDeviceToHost, stream), 0);
-    if (result != nullptr) memcpy(result, values, sizeof values);
-    cudaFree(memory);
-    cudaStreamDestroy(stream);
-    return code == cudaSuccess ? nullptr : cudaGetErrorString(code);
-}
-
-/* Three times: the threads run in another order each time. */
-void expect_seen(void (*kernel)(float *), const char *what, uint32_t n_blocks = 1) {
-    for (int i = 0; i < 3; i++) {
-        const char *found = run(kernel, nullptr, n_blocks);
-        if (found == nullptr || strstr(found, what) == nullptr)
-            fail_msg("expected \"%s\", found %s", what, found == nullptr ? "nothing wrong" : found);
-    }
-}
-
-uint32_t address_of(const void *at) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(at));
-}
+constexpr Run kBlock = {kThreads, kShared, kThreads}, kTwoBlocks = {kThreads, kShared, kThreads, 2};
 
 /* ---- Right ---- */
 
@@ -154,50 +112,57 @@ void copied_for_others_without_a_barrier(float *x) {
 }
 
 void blocks_write_the_same(float *x) {
-    if (threadIdx.x == 0) x[0] = static_cast<float>(blockIdx.x);
+    if (threadIdx.x == 0) x[0] = static_cast<float>(blockIdx.y);
 }
 
 /* ---- Tests ---- */
 
+/* What becomes of 0, 1, ... */
+std::vector<float> result_of(void (*kernel)(float *)) {
+    std::vector<float> x(kThreads);
+    for (uint32_t t = 0; t < kThreads; t++) x[t] = static_cast<float>(t);
+    assert_null(run_kernel(kernel, kBlock, &x));
+    return x;
+}
+
 void right_kernels_run(void **) {
-    float x[kThreads];
     for (int i = 0; i < 3; i++) {
-        assert_null(run(reverse, x));
-        for (uint32_t t = 0; t < kThreads; t++) assert_true(x[t] == static_cast<float>(kThreads - 1 - t));
-        assert_null(run(copy_there_and_back, x));
-        for (uint32_t t = 0; t < kThreads; t++) assert_true(x[t] == static_cast<float>(t + 1));
-        assert_null(run(add_lanes, x));
-        for (uint32_t t = 0; t < kThreads; t++) assert_true(x[t] == static_cast<float>(t ^ 1));
-        assert_null(run(take_lane_3, x));
-        for (uint32_t t = 0; t < kThreads; t++) assert_true(x[t] == static_cast<float>(t / 32 * 32 + 3));
+        const auto reversed = result_of(reverse), copied = result_of(copy_there_and_back),
+                   added = result_of(add_lanes), taken = result_of(take_lane_3);
+        for (uint32_t t = 0; t < kThreads; t++) {
+            assert_true(reversed[t] == static_cast<float>(kThreads - 1 - t));
+            assert_true(copied[t] == static_cast<float>(t + 1));
+            assert_true(added[t] == static_cast<float>(t ^ 1));
+            assert_true(taken[t] == static_cast<float>(t / 32 * 32 + 3));
+        }
     }
 }
 
 void races_are_seen_in_any_order(void **) {
-    expect_seen(no_barrier, "shared memory");
-    expect_seen(written_while_read, "races with");
-    expect_seen(blocks_write_the_same, "another block", 2);
+    expect_seen(no_barrier, "shared memory", kBlock);
+    expect_seen(written_while_read, "races with", kBlock);
+    expect_seen(blocks_write_the_same, "another block", kTwoBlocks);
 }
 
 void divergence_is_seen(void **) {
-    expect_seen(barrier_for_some, "wait at a barrier");
-    expect_seen(shuffle_for_some, "for lanes of their warp");
-    expect_seen(shuffles_of_other_lanes, "warp");
+    expect_seen(barrier_for_some, "wait at a barrier", kBlock);
+    expect_seen(shuffle_for_some, "for lanes of their warp", kBlock);
+    expect_seen(shuffles_of_other_lanes, "warp", kBlock);
 }
 
 void accesses_that_are_not_allowed_are_seen(void **) {
-    expect_seen(past_the_end, "no memory of the device");
-    expect_seen(past_shared, "no memory of the device");
-    expect_seen(on_the_host, "no memory of the device");
-    expect_seen(never_written, "nothing was written");
-    expect_seen(misaligned, "misaligned");
-    expect_seen(misaligned_copy, "misaligned");
+    expect_seen(past_the_end, "no memory of the device", kBlock);
+    expect_seen(past_shared, "no memory of the device", kBlock);
+    expect_seen(on_the_host, "no memory of the device", kBlock);
+    expect_seen(never_written, "nothing was written", kBlock);
+    expect_seen(misaligned, "misaligned", kBlock);
+    expect_seen(misaligned_copy, "misaligned", kBlock);
 }
 
 void copies_land_when_they_are_waited_for(void **) {
-    expect_seen(not_waited, "has not been waited for");
-    expect_seen(not_committed, "has not been waited for");
-    expect_seen(copied_for_others_without_a_barrier, "shared memory");
+    expect_seen(not_waited, "has not been waited for", kBlock);
+    expect_seen(not_committed, "has not been waited for", kBlock);
+    expect_seen(copied_for_others_without_a_barrier, "shared memory", kBlock);
 }
 
 /* What the runtime does later than the host may think. */

@@ -1,0 +1,12 @@
+/* Products under way, for hopper.cc. */
+#ifndef HOMERANK_TESTS_KERNELS_SIMT_WGMMA_H
+#define HOMERANK_TESTS_KERNELS_SIMT_WGMMA_H
+
+namespace simt {
+
+void wgmma_begin(); /* a cluster */
+bool wgmma_left();  /* products under way at its end */
+
+} // namespace simt
+
+#endif
