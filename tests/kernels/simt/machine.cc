@@ -319,14 +319,23 @@ struct Orders {
     std::vector<uint32_t> columns, clusters, ranks, warps, lanes;
 };
 
+/* Until no thread of the block can go on: the other blocks of the cluster fall behind as far as may be.
+ * Whether any could. */
+bool run_block(uint32_t rank, const Orders &orders) {
+    bool any = false;
+    for (bool again = true; again && !m.failed; any = any || again) {
+        again = false;
+        for (uint32_t w : orders.warps)
+            again = run_warp(rank * kMostThreads + w * kWarpLanes, orders.lanes) || again;
+    }
+    return any;
+}
+
 void run_cluster(const Orders &orders) {
     begin_cluster();
     while (!m.failed && count(State::kDone) < m.n_threads * m.launch->cluster) {
         bool any = false;
-        for (uint32_t rank : orders.ranks) {
-            for (uint32_t w : orders.warps)
-                any = run_warp(rank * kMostThreads + w * kWarpLanes, orders.lanes) || any;
-        }
+        for (uint32_t rank : orders.ranks) any = run_block(rank, orders) || any;
         if (!any && !m.failed && !pass_any()) note_deadlock();
     }
     const char *left = m.failed ? nullptr : hopper_left();
