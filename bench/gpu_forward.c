@@ -4,12 +4,14 @@
  *
  * reads commands, a line each, and answers each with a line:
  *
- *     engine P                 how it runs; P: f32 or bf16
- *     run P B MILLISECONDS     the median nanoseconds of one forward pass of B rows, from encoded rows in
- * host memory to logits in host memory device P B               nanoseconds of one forward pass among many in
- * a row, from encoded rows in device memory to logits in device memory stages P B               nanoseconds
- * of each launch, one after another, each the mean of many in a row vectors B FILE           v (B, D) of
- * input set 0 as f32 logits P B FILE          the logits (B, T) of input set 0
+ * - engine P: how it runs; P: f32 or bf16
+ * - run P B MILLISECONDS: the median nanoseconds of one forward pass of B rows, from encoded rows in host
+ * memory to logits in host memory
+ * - device P B: nanoseconds of one forward pass among many in a row, from encoded rows in device memory to
+ *   logits in device memory
+ * - stages P B: nanoseconds of each launch, one after another, each the mean of many in a row
+ * - vectors B FILE: v (B, D) of input set 0 as f32
+ * - logits P B FILE: the logits (B, T) of input set 0
  *
  * One thread, device 0. Inputs rotate between N_SETS sets; every 512 rows are a request of their own. */
 #include <stdio.h>

@@ -53,7 +53,7 @@ targets() {
     esac
 }
 
-library=(base/status.c base/arena.c base/clock.c base/log.c base/utf8.c kernels/backend.c kernels/failover.c
+library=(base/status.c base/arena.c base/arena_blocks.c base/clock.c base/log.c base/utf8.c kernels/backend.c kernels/failover.c
     kernels/reference/reference.c kernels/cuda/builder.c kernels/cuda/cuda_plan.c kernels/cuda/cuda_bind.c
     kernels/cuda/cuda_engine.c kernels/cuda/cuda.c bench/plain_plan.c tests/kernels/random_plan.c
     tests/kernels/cuda_emulator.c tests/kernels/cuda_fake.c tests/kernels/cuda_rig.c tests/kernels/cuda_check.c)
@@ -110,6 +110,7 @@ parity() {
     # The comparison with plain C takes most of the time: a process a CPU.
     local n i jobs=() code=0
     n=$(nproc)
+    rm -f "$dir"/share.*
     for ((i = 0; i < n; i++)); do timeout 460 "$dir/cuda_check" share "$i" "$n" >"$dir/share.$i" & jobs+=($!); done
     for job in "${jobs[@]}"; do
         wait "$job" || { i=$?; [ "$i" -gt "$code" ] && code=$i; }

@@ -190,15 +190,15 @@ static float f32_of(uint16_t bf16) {
 void hr__cuda_add_parts(hr_cuda_builder *b, const float *values, uint32_t n, uint32_t width, uint32_t k,
                         size_t *parts) {
     uint32_t rows = hr_cuda_padded(n);
-    pads(b, HR_CUDA_PARTS * (uint64_t)rows * k);
-    b->out->n_weights += HR_CUDA_PARTS * (uint64_t)n * width;
-    for (uint32_t p = 0; p < HR_CUDA_PARTS; p++)
-        parts[p] = take_weights(b, (size_t)rows * k * sizeof(uint16_t));
+    uint32_t n_parts = hr_cuda_plan_parts(b->out);
+    pads(b, n_parts * (uint64_t)rows * k);
+    b->out->n_weights += n_parts * (uint64_t)n * width;
+    for (uint32_t p = 0; p < n_parts; p++) parts[p] = take_weights(b, (size_t)rows * k * sizeof(uint16_t));
     for (uint32_t i = 0; !b->oom && i < n; i++) {
         for (uint32_t c = 0; c < width; c++) {
             float left = values[(size_t)i * width + c];
             size_t at = hr_cuda_panel_at(rows * HR_CUDA_PAD, i, c) * sizeof(uint16_t);
-            for (uint32_t p = 0; p < HR_CUDA_PARTS; p++) {
+            for (uint32_t p = 0; p < n_parts; p++) {
                 uint16_t part = bf16_of(left);
                 memcpy(b->out->weights + parts[p] + at, &part, sizeof part);
                 left -= f32_of(part);
@@ -324,6 +324,10 @@ uint32_t hr_cuda_plan_bucket(const hr_cuda_plan *plan, uint64_t n_rows) {
     uint32_t bucket = 0;
     while (bucket + 1 < plan->n_buckets && plan->buckets[bucket] < n_rows) bucket++;
     return bucket;
+}
+
+uint32_t hr_cuda_plan_parts(const hr_cuda_plan *plan) {
+    return plan->is_bf16 ? 2 : HR_CUDA_PARTS;
 }
 
 uint32_t hr_cuda_plan_panel(const hr_cuda_plan *plan) {

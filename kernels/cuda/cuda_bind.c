@@ -15,17 +15,13 @@ static size_t section(size_t *at, size_t count, size_t size) {
     return start;
 }
 
-static uint32_t part_padded(uint32_t width) {
-    return width == 0 ? 0 : hr_cuda_padded(width);
-}
-
 hr_cuda_image hr_cuda_image_layout(const hr_cuda_plan *plan) {
     hr_cuda_image image;
     size_t at = 0;
     image.gather = section(&at, 1, sizeof(hr_cuda_gather));
     image.features = section(&at, plan->plan->schema->n_features, sizeof(hr_cuda_feature));
-    image.shared_map = section(&at, part_padded(plan->shared_width), sizeof(uint32_t));
-    image.items_map = section(&at, part_padded(plan->item_width), sizeof(uint32_t));
+    image.shared_map = section(&at, hr_cuda_padded(plan->shared_width), sizeof(uint32_t));
+    image.items_map = section(&at, hr_cuda_padded(plan->item_width), sizeof(uint32_t));
     image.parts = section(&at, plan->n_parts, sizeof(hr_cuda_part));
     image.products = section(&at, plan->n_products, sizeof(hr_cuda_product));
     image.tiles = section(&at, plan->n_tiles, sizeof(hr_cuda_tile));
@@ -69,8 +65,8 @@ static void fill_features(const hr_cuda_plan *plan, const hr_cuda_image *image, 
     const hr_schema *schema = plan->plan->schema;
     hr_cuda_feature *features = (void *)(to + image->features);
     uint32_t *shared = (void *)(to + image->shared_map), *items = (void *)(to + image->items_map);
-    for (uint32_t c = 0; c < part_padded(plan->shared_width); c++) shared[c] = HR_CUDA_NONE;
-    for (uint32_t c = 0; c < part_padded(plan->item_width); c++) items[c] = HR_CUDA_NONE;
+    for (uint32_t c = 0; c < hr_cuda_padded(plan->shared_width); c++) shared[c] = HR_CUDA_NONE;
+    for (uint32_t c = 0; c < hr_cuda_padded(plan->item_width); c++) items[c] = HR_CUDA_NONE;
     for (uint32_t i = 0; i < schema->n_features; i++) {
         const hr_feature *f = &schema->features[i];
         bool dense = f->kind == HR_FEATURE_NUMBER || f->kind == HR_FEATURE_NUMBERS;
@@ -94,7 +90,7 @@ static hr_cuda_gather_part gather_part(const hr_cuda_plan *plan, const hr_cuda_p
     hr_cuda_gather_part part = {.feature_of = (const void *)(at->image + map),
                                 .ld_bf16 = hr_cuda_plan_panel(plan)};
     if (v->operand == HR_CUDA_NONE) return part; /* nobody reads it */
-    part.width = part_padded(v->width);
+    part.width = hr_cuda_padded(v->width);
     if (!plan->is_bf16) {
         part.y = f32_at(plan, at, v->operand, 0);
         return part;
@@ -240,7 +236,7 @@ static void fill_tower_layers(const hr_cuda_plan *plan, const hr_cuda_places *at
             to[i] = (hr_cuda_tower_layer){.bias = floats_at(at, l->bias), .k = l->k, .n = l->n};
             bool last = i + 1 == tower->first_layer + tower->n_layers;
             if (last) to[i].weight = floats_at(at, l->weight);
-            for (uint32_t p = 0; !last && p < HR_CUDA_PARTS; p++)
+            for (uint32_t p = 0; !last && p < hr_cuda_plan_parts(plan); p++)
                 to[i].parts[p] = (const uint16_t *)(const void *)(at->weights + l->parts[p]);
         }
     }
@@ -326,7 +322,7 @@ static size_t descriptors_of(const hr_cuda_image *image, hr_cuda_kind kind, size
 static uint32_t widest_mix(const hr_cuda_plan *plan, const hr_cuda_stage *stage) {
     uint32_t widest = 0;
     for (uint32_t i = stage->first; i < stage->first + stage->count; i++) {
-        uint32_t width = part_padded(plan->values[plan->mixes[plan->steps[i].index].value].width);
+        uint32_t width = hr_cuda_padded(plan->values[plan->mixes[plan->steps[i].index].value].width);
         if (width > widest) widest = width;
     }
     return widest;
@@ -349,12 +345,12 @@ hr_cuda_launch hr_cuda_stage_launch(const hr_cuda_plan *plan, const hr_cuda_imag
         .staging = at->staging,
     };
     if (s->kind == HR_CUDA_GATHER)
-        launch.count = (part_padded(plan->shared_width) + part_padded(plan->item_width)) / HR_CUDA_PAD;
+        launch.count = (hr_cuda_padded(plan->shared_width) + hr_cuda_padded(plan->item_width)) / HR_CUDA_PAD;
     if (s->kind == HR_CUDA_MIXES) launch.panels = widest_mix(plan, s) / HR_CUDA_PAD;
     if (!takes_products(s->kind)) return launch;
     /* f32 products have one tile size. */
     hr_cuda_tile_size tile = launch.f32 ? HR_CUDA_TILE_64 : hr_cuda_stage_tile(s, rows, device);
-    launch.tile_m = hr_cuda_tile_rows(tile), launch.tile_n = hr_cuda_tile_columns(tile);
+    launch.tile_n = hr_cuda_tile_columns(tile);
     launch.tiles = (const hr_cuda_tile *)(const void *)(at->image + image->tiles) + s->first_tile[tile];
     launch.count = s->n_tiles[tile];
     return launch;

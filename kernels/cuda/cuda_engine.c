@@ -94,7 +94,7 @@ static hr_status parse_devices(const char *text, hr_cuda_engine *engine, hr_erro
 
 hr_cuda_device_kind hr_cuda_kind_of(const hr_cuda_device_info *info) {
     return (hr_cuda_device_kind){.n_sms = (uint32_t)info->n_sms,
-                                 .hopper = info->major == 9 && info->minor == 0};
+                                 .hopper = hr_cuda_is_hopper(info->major, info->minor)};
 }
 
 static size_t table_nbytes(const hr_table *table) {
@@ -132,6 +132,13 @@ static hr_status replica_open(const hr_cuda_engine *engine, replica *r, hr_error
         return hr_error_set(err, HR_UNAVAILABLE,
                             "cuda: expected a device of compute capability 8.0, found %s, %d.%d",
                             r->info.name, r->info.major, r->info.minor);
+    }
+    const hr_cuda_device_info *first = &engine->replicas[0].info; /* itself, or opened before */
+    if (r->info.major != first->major || r->info.minor != first->minor) {
+        return hr_error_set(
+            err, HR_UNAVAILABLE,
+            "devices: expected one compute capability, as bits differ, found %s, %d.%d, and %s, %d.%d",
+            first->name, first->major, first->minor, r->info.name, r->info.major, r->info.minor);
     }
     code = runtime->prepare();
     if (code) return device_error(runtime, code, "loading the kernels", err);

@@ -464,7 +464,8 @@ static uint32_t mix_in_tower(const hr_cuda_plan *out, uint32_t value) {
     return HR_CUDA_NONE;
 }
 
-/* Towers are as exact as f32 whatever the other products take: see kernels/onednn/program.c. */
+/* Towers stay as exact as f32, or nearly (tower.cu), whatever the other products take: see
+ * kernels/onednn/program.c. */
 static void add_tower(network *n, uint32_t index) {
     const hr_task *task = &n->plan->tasks[index];
     hr_cuda_plan *out = n->b.out;

@@ -7,8 +7,9 @@
  * and what does not depend on each other runs side by side. Weights are packed beside each other, as operands
  * (bf16 or f32), rows padded to HR_CUDA_PAD.
  *
- * v has two parts: the columns of the user and the context, gathered once a slice, and the items'. A product
- * that reads v reads each part where it lies: nothing is copied to concatenate.
+ * v has two parts: the columns of the user and the context, and the items'. In f32 the first has a row a
+ * slice, in bf16 a row for every row of the batch. A product that reads v reads each part where it lies:
+ * nothing is copied to concatenate.
  *
  * Immutable once created and placed; any thread may read it.
  */
@@ -32,10 +33,6 @@ typedef enum hr_cuda_tile_size {
     HR_CUDA_TILE_256, /* 128 x 256: sm_90's */
     HR_CUDA_TILE_SIZES
 } hr_cuda_tile_size;
-
-static inline uint32_t hr_cuda_tile_rows(hr_cuda_tile_size size) {
-    return size == HR_CUDA_TILE_64 ? 64 : 128;
-}
 
 static inline uint32_t hr_cuda_tile_columns(hr_cuda_tile_size size) {
     return size == HR_CUDA_TILE_64 ? 64 : size == HR_CUDA_TILE_128 ? 128 : 256;
@@ -102,7 +99,7 @@ typedef struct hr_cuda_plan_tower {
     uint32_t mix; /* computed by the tower; HR_CUDA_NONE: */
     uint32_t x;   /* buffer */
     uint32_t first_layer, n_layers;
-    uint32_t hidden[2]; /* buffers, or HR_CUDA_NONE where the tower is one layer */
+    uint32_t hidden[2]; /* buffers, or HR_CUDA_NONE where the tower needs none or only one */
     uint32_t task;
 } hr_cuda_plan_tower;
 
@@ -170,6 +167,9 @@ typedef struct hr_cuda_device_kind {
     uint32_t n_sms;
     bool hopper; /* compute capability 9.0 */
 } hr_cuda_device_kind;
+
+/* How many bf16 matrices a tower's weights are split into. */
+uint32_t hr_cuda_plan_parts(const hr_cuda_plan *plan);
 
 /* The elements from panel to panel of a bf16 buffer. */
 uint32_t hr_cuda_plan_panel(const hr_cuda_plan *plan);

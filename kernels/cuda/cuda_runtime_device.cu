@@ -45,7 +45,8 @@ int prepare() {
     cudaDeviceProp properties;
     int code = cudaGetDevice(&device);
     if (code == 0) code = cudaGetDeviceProperties(&properties, device);
-    if (code == 0 && properties.major == 9 && properties.minor == 0) code = hr_cuda_product_hopper_prepare();
+    if (code == 0 && hr_cuda_is_hopper(properties.major, properties.minor))
+        code = hr_cuda_product_hopper_prepare();
     if (code == 0) code = hr_cuda_product_prepare();
     if (code == 0) code = hr_cuda_product_f32_prepare();
     if (code == 0) code = hr_cuda_gather_prepare();

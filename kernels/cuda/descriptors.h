@@ -13,6 +13,7 @@
 #ifndef HOMERANK_KERNELS_CUDA_DESCRIPTORS_H
 #define HOMERANK_KERNELS_CUDA_DESCRIPTORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,11 @@ enum {
     HR_CUDA_PARTS = 3,    /* bf16 numbers that sum to one of f32 */
     HR_CUDA_HEADER_WORDS = 16
 };
+
+/* Whether a device of this compute capability has sm_90a's instructions. */
+HR_CUDA_BOTH bool hr_cuda_is_hopper(int major, int minor) {
+    return major == 9 && minor == 0;
+}
 
 /* Where element (row, column) of a bf16 matrix lies. A row of a panel is eight chunks of 16 bytes, swizzled
  * by the row: the pattern that PTX calls the 128-byte swizzle, by which neither ldmatrix nor wgmma meets a
@@ -143,8 +149,8 @@ typedef struct hr_cuda_mix {
     uint16_t *high, *low; /* (M, padded) as bf16 operands, and what those lack; or NULL */
 } hr_cuda_mix;
 
-/* One layer of a tower; the last one has n = 1. A hidden layer's weights are the sum of three bf16 matrices,
- * of which the first two are within 2^-17 of it. */
+/* One layer of a tower; the last one has n = 1. A hidden layer's weights are the sum of bf16 matrices: of
+ * two, within 2^-17, where operands are bf16, else of three. */
 typedef struct hr_cuda_tower_layer {
     const uint16_t *parts[HR_CUDA_PARTS]; /* (n padded, k), zeros from n on: a hidden layer's */
     const float *weight;                  /* (k): the last layer's; else NULL */
@@ -177,10 +183,10 @@ typedef enum hr_cuda_kind {
 /* One kernel over all of a launch's descriptors. */
 typedef struct hr_cuda_launch {
     hr_cuda_kind kind;
-    uint32_t f32;              /* products: operands are f32 (else bf16) */
+    uint32_t f32;              /* operands are f32 (else bf16) */
     uint32_t hopper;           /* for a device of compute capability 9.0 */
     uint32_t follows;          /* another launch of the same batch comes before it */
-    uint32_t tile_m, tile_n;   /* products: a tile's rows and columns */
+    uint32_t tile_n;           /* products: a tile's columns */
     uint32_t n_sms;            /* the device's */
     uint32_t m;                /* rows of the bucket, a multiple of HR_CUDA_ROWS */
     uint32_t count;            /* descriptors; products: tiles; gather: panels of both parts */

@@ -34,9 +34,9 @@ __device__ inline float fast_swish(float z) {
     return fmaf(h, fast_tanh(h), h);
 }
 
-template <bool kFast> __device__ inline float activate(uint32_t activation, float z) {
+__device__ inline float activate(uint32_t activation, float z) {
     if (activation == HR_CUDA_RELU) return fmaxf(z, 0.0F);
-    if (activation == HR_CUDA_SWISH) return kFast ? fast_swish(z) : z * sigmoid(z);
+    if (activation == HR_CUDA_SWISH) return z * sigmoid(z);
     return z;
 }
 

@@ -106,6 +106,11 @@ __device__ inline void products_commit() {
 template <int kPending> __device__ inline void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
+/* A sum, no earlier than the wait before: the compiler knows of no tie between the two. */
+__device__ inline float settled(float sum) {
+    asm volatile("" : "+f"(sum)::"memory");
+    return sum;
+}
 
 /* d (64 x kN, f32) = a (64 x 16) b (kN x 16)^T, + d where `add`. d[j]: columns 8 j on, as in mma.m16n8. */
 #define HR_D4(j)  "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])

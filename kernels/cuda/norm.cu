@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kRows *kWarp)
     for (uint32_t c = lane; c < padded; c += kWarp) {
         float y = 0.0F;
         if (c < norm.width)
-            y = activate<false>(norm.activation, (x[c] - mean) * scale * norm.weight[c] + norm.bias[c]);
+            y = activate(norm.activation, (x[c] - mean) * scale * norm.weight[c] + norm.bias[c]);
         if (norm.y_is_bf16) {
             static_cast<uint16_t *>(norm.y)[hr_cuda_panel_at(norm.ld_y, row, c)] = bf16_bits(y);
         } else {

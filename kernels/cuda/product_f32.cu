@@ -52,7 +52,7 @@ __device__ float finish(const hr_cuda_product &p, float sum, uint32_t row, uint3
         const uint32_t at = part->shared ? slice : row;
         return static_cast<const float *>(part->x)[(size_t)at * part->ld + (column - begin)] * sum;
     }
-    return activate<false>(p.activation, sum + (p.bias == nullptr ? 0.0F : p.bias[column]));
+    return activate(p.activation, sum + (p.bias == nullptr ? 0.0F : p.bias[column]));
 }
 
 template <bool kGate>

@@ -14,21 +14,18 @@
  * A feature gate is the same product with its branches side by side in K: at the end of each branch the sums
  * are folded into the gate and start again.
  */
-#include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/product_hopper.h"
+#include "kernels/cuda/tile_bf16.cuh"
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define HR_HOPPER 1
 #include "kernels/cuda/hopper.cuh"
-#include "kernels/cuda/mma.cuh"
 #else
 #pragma nv_diag_suppress 177 /* the sizes of kernels that this target has not */
 #endif
 
 namespace {
 
-constexpr uint32_t kDepth = HR_CUDA_PAD;   /* K columns of a stage */
-constexpr uint32_t kRowBytes = kDepth * 2; /* of a tile in shared memory */
 constexpr uint32_t kGroupRows = 64, kGroupThreads = 128;
 constexpr size_t kMostShared = 227 * 1024; /* of a block on sm_90 */
 
@@ -234,6 +231,7 @@ template <typename C> struct Group {
             if (i > 0) release(stage - 1);
         }
         products_wait<0>();
+        map<1, C::kTilesN>(sums, settled);
         release(stage - 1);
     }
     /* The panels of the group's sums in shared memory: panel by panel, and in each group by group. */
@@ -358,6 +356,8 @@ __global__ void __launch_bounds__(C::kThreads, C::kBlocks) product_hopper_kernel
 #ifdef HR_HOPPER
     let_next_start();
     run_block<C>(work);
+#else
+    __trap(); /* another target's code, on a device that has its own: better no answer than a wrong one */
 #endif
 }
 

@@ -75,7 +75,7 @@ __device__ void copy_w(const hr_cuda_tower_layer &layer, uint32_t shared, uint32
 /* As exact as the products before it. */
 template <uint32_t kParts> __device__ float tower_activate(uint32_t activation, float z) {
     if (kParts < 3 && activation == HR_CUDA_SWISH) return z * __fdividef(1.0F, 1.0F + __expf(-z));
-    return activate<false>(activation, z);
+    return activate(activation, z);
 }
 
 /* hidden = act(x W^T + b), zeros up to the padded width. hidden is read by this very kernel: plain loads and

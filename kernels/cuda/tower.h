@@ -1,5 +1,4 @@
-/* All tasks' towers down to their logits, in f32, on a stream. Returns cudaSuccess (0) or the launch's error.
- */
+/* All tasks' towers down to their logits on a stream. Returns cudaSuccess (0) or the launch's error. */
 #ifndef HOMERANK_KERNELS_CUDA_TOWER_H
 #define HOMERANK_KERNELS_CUDA_TOWER_H
 

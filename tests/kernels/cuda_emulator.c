@@ -203,7 +203,8 @@ static double tower_weight(const hr_cuda_tower_layer *layer, uint32_t n, uint32_
     uint32_t ld = padded(layer->n) * HR_CUDA_PAD;
     if (layer->weight) return layer->weight[c];
     double sum = 0;
-    for (uint32_t p = 0; p < HR_CUDA_PARTS; p++) sum += load(layer->parts[p], ld, n, c, true);
+    for (uint32_t p = 0; p < HR_CUDA_PARTS && layer->parts[p]; p++)
+        sum += load(layer->parts[p], ld, n, c, true);
     return sum;
 }
 

@@ -53,7 +53,7 @@ static int device_info(int device, hr_cuda_device_info *info) {
     if (fails()) return FAILED;
     snprintf(info->name, sizeof info->name, "fake %d", device);
     info->major = fake->major;
-    info->minor = 0;
+    info->minor = device + 1 == fake->n_devices ? fake->minor_of_last : 0;
     info->n_sms = (int)fake->n_sms;
     return 0;
 }

@@ -14,8 +14,8 @@
 #include "kernels/cuda/cuda_runtime.h"
 
 typedef struct hr_cuda_fake {
-    int n_devices, major;
-    size_t free_nbytes; /* of every device */
+    int n_devices, major, minor_of_last; /* minor: of the last device's compute capability, else 0 */
+    size_t free_nbytes;                  /* of every device */
     uint32_t n_sms;
     uint64_t fail_at;   /* the number of the call, from 1 on, that fails; 0: none */
     bool fail_for_good; /* and all after it, as after a device's fault */

@@ -300,6 +300,10 @@ static void what_cannot_be_loaded_is_refused(void **state) {
     expect_refused(&made->plan, NULL, HR_UNAVAILABLE, "no CUDA device");
     hr_cuda_fake_reset();
     expect_refused(&made->plan, "1", HR_UNAVAILABLE, "devices: expected less than 1, found 1");
+    hr_cuda_fake_state.n_devices = 2, hr_cuda_fake_state.minor_of_last = 6;
+    expect_refused(&made->plan, "0,1", HR_UNAVAILABLE,
+                   "expected one compute capability, as bits differ, found fake 0, 9.0, and fake 1, 9.6");
+    hr_cuda_fake_reset();
     static const char *const wrong[] = {"", "0,", ",0", "a", "0,0", "-1", "0 1", "99999"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         expect_refused(&made->plan, wrong[i], HR_INVALID_ARGUMENT, "devices: expected different numbers");

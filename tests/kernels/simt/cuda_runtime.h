@@ -89,6 +89,10 @@ inline float __fdividef(float x, float y) {
     return fabsf(y) > 0x1p126F && !isinf(y) ? x * 0.0F : x / y;
 }
 
+inline void __trap() {
+    simt::fail("a trap");
+}
+
 #define __syncthreads() simt::barrier()
 #define __syncwarp()    simt::warp_barrier()
 
@@ -203,6 +207,9 @@ inline void products_commit() {
 }
 template <int kPending> void products_wait() {
     simt::products_wait(kPending);
+}
+inline float settled(float sum) {
+    return sum;
 }
 template <size_t kTiles> void multiply_group(float (&d)[kTiles][4], uint64_t a, uint64_t b, bool add) {
     simt::multiply_group(d[0], kTiles * 8, a, b, add);
