@@ -38,10 +38,6 @@ static inline uint32_t hr_cuda_tile_columns(hr_cuda_tile_size size) {
     return size == HR_CUDA_TILE_64 ? 64 : size == HR_CUDA_TILE_128 ? 128 : 256;
 }
 
-static inline uint32_t hr_cuda_padded(uint32_t width) {
-    return (width + HR_CUDA_PAD - 1) / HR_CUDA_PAD * HR_CUDA_PAD;
-}
-
 /* (rows, width) elements; written at level `first`, complete after level `ready`, read last at `last`. */
 typedef struct hr_cuda_buffer {
     uint32_t width; /* padded */

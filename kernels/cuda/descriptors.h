@@ -31,6 +31,10 @@ enum {
     HR_CUDA_HEADER_WORDS = 16
 };
 
+HR_CUDA_BOTH uint32_t hr_cuda_padded(uint32_t width) {
+    return (width + HR_CUDA_PAD - 1) / HR_CUDA_PAD * HR_CUDA_PAD;
+}
+
 /* Whether a device of this compute capability has sm_90a's instructions. */
 HR_CUDA_BOTH bool hr_cuda_is_hopper(int major, int minor) {
     return major == 9 && minor == 0;

@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(kRows *kWarp)
     wait_for_previous();
     if (row >= header_of(staging)->n_rows) return;
     const float *x = norm.x + (size_t)row * norm.ld;
-    const uint32_t padded = (norm.width + HR_CUDA_PAD - 1) / HR_CUDA_PAD * HR_CUDA_PAD;
+    const uint32_t padded = hr_cuda_padded(norm.width);
     float sum = 0.0F, squares = 0.0F;
     for (uint32_t c = lane; c < norm.width; c += kWarp) sum += x[c];
     const float mean = warp_sum(sum) / (float)norm.width;

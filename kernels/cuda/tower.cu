@@ -83,7 +83,7 @@ template <uint32_t kParts> __device__ float tower_activate(uint32_t activation, 
 template <uint32_t kParts, typename Input>
 __device__ void hidden_layer(const hr_cuda_tower &t, const hr_cuda_tower_layer &layer, const Input &input,
                              float *hidden, uint32_t m0) {
-    const uint32_t padded = (layer.n + HR_CUDA_PAD - 1) / HR_CUDA_PAD * HR_CUDA_PAD;
+    const uint32_t padded = hr_cuda_padded(layer.n);
     const uint32_t x = static_cast<uint32_t>(__cvta_generic_to_shared(dynamic_shared()));
     const uint32_t w = x + kParts * Cell::kXBytes;
     const uint32_t warp = threadIdx.x / kWarp;

@@ -42,10 +42,6 @@ static const hr_cuda_header *header_of(const uint32_t *staging) {
     return (const hr_cuda_header *)staging;
 }
 
-static uint32_t padded(uint32_t width) {
-    return (width + HR_CUDA_PAD - 1) / HR_CUDA_PAD * HR_CUDA_PAD;
-}
-
 /* ---- Gather ---- */
 
 static double column_value(const hr_cuda_feature *f, const uint32_t *row, uint32_t d) {
@@ -158,7 +154,7 @@ static void norm(const hr_cuda_norm *norm, uint32_t r) {
     mean /= norm->width;
     for (uint32_t c = 0; c < norm->width; c++) variance += (x[c] - mean) * (x[c] - mean);
     variance /= norm->width;
-    for (uint32_t c = 0; c < padded(norm->width); c++) {
+    for (uint32_t c = 0; c < hr_cuda_padded(norm->width); c++) {
         double y = 0;
         if (c < norm->width) y = (x[c] - mean) / sqrt(variance + norm->eps) * norm->weight[c] + norm->bias[c];
         store(norm->y, norm->ld_y, r, c, norm->y_is_bf16, activate(norm->activation, y));
@@ -200,7 +196,7 @@ static void mix(const hr_cuda_mix *mix, uint32_t r, bool is_bf16) {
 
 /* Weight (n, c) of a tower's layer. */
 static double tower_weight(const hr_cuda_tower_layer *layer, uint32_t n, uint32_t c) {
-    uint32_t ld = padded(layer->n) * HR_CUDA_PAD;
+    uint32_t ld = hr_cuda_padded(layer->n) * HR_CUDA_PAD;
     if (layer->weight) return layer->weight[c];
     double sum = 0;
     for (uint32_t p = 0; p < HR_CUDA_PARTS && layer->parts[p]; p++)
@@ -228,7 +224,7 @@ static void tower(const hr_cuda_tower *t, uint32_t r, bool is_bf16) {
     for (uint32_t i = 0; i < t->n_layers; i++) {
         memset(y, 0, width * sizeof *y);
         tower_layer(t, i, x, y);
-        for (uint32_t n = 0; i + 1 < t->n_layers && n < padded(t->layers[i].n); n++) {
+        for (uint32_t n = 0; i + 1 < t->n_layers && n < hr_cuda_padded(t->layers[i].n); n++) {
             t->hidden[i % 2][(size_t)r * t->ld_hidden + n] = (float)y[n];
             x[n] = (float)y[n];
         }
