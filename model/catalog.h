@@ -24,6 +24,7 @@ typedef struct hr_version {
     hr_model *model;         /* what serves; one reference. NULL: nothing */
     hr_version_stamp loaded; /* the files of model */
     uint64_t load_ms, loaded_unix_ms;
+    bool published; /* requests see a model of this version */
 
     hr_error failure;        /* of the last attempt; code HR_OK: it succeeded, or there was none */
     hr_version_stamp failed; /* the files of that attempt */

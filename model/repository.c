@@ -255,20 +255,25 @@ const char *hr_version_state_text(hr_version_state state) {
     return "unknown";
 }
 
+/* What is loaded serves once requests see it. */
+static bool is_serving(const hr_version *version) {
+    return version->model != NULL && version->published;
+}
+
 static hr_version_state state_of(const hr_version *version) {
-    if (version->model != NULL) return HR_VERSION_SERVING;
-    if (version->loading) return HR_VERSION_LOADING;
+    if (is_serving(version)) return HR_VERSION_SERVING;
+    if (version->loading || version->model != NULL) return HR_VERSION_LOADING;
     if (version->n_retired > 0) return HR_VERSION_UNLOADING;
     return version->failure.code != HR_OK ? HR_VERSION_FAILED : HR_VERSION_AVAILABLE;
 }
 
 static hr_version_status status_of(const hr_version *version) {
-    bool serves = version->model != NULL;
+    bool serves = is_serving(version);
     return (hr_version_status){
         .version = version->version,
         .state = state_of(version),
         .reason = version->failure.code != HR_OK ? version->failure.message : "",
-        .model = version->model,
+        .model = serves ? version->model : NULL,
         .load_ms = serves ? version->load_ms : 0,
         .loaded_unix_ms = serves ? version->loaded_unix_ms : 0,
     };

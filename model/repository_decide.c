@@ -193,6 +193,16 @@ static void begin_next_load(hr_repository *repository) {
 
 /* ---- Publishing ---- */
 
+static void note_published(hr_repository *repository) {
+    pthread_mutex_lock(&repository->catalog_lock);
+    for (size_t g = 0; g < repository->catalog->n_groups; g++) {
+        const hr_version_group *group = repository->catalog->groups[g];
+        for (size_t v = 0; v < group->n_versions; v++)
+            group->versions[v]->published = group->versions[v]->model != NULL;
+    }
+    pthread_mutex_unlock(&repository->catalog_lock);
+}
+
 static hr_status publish(hr_repository *repository, hr_error *err) {
     const struct timespec moment = {.tv_nsec = 50000};
     hr_served *served = hr_served_create(repository->catalog, repository->default_spec);
@@ -200,6 +210,7 @@ static hr_status publish(hr_repository *repository, hr_error *err) {
     hr_served *before = atomic_exchange(&repository->served, served);
     while (atomic_load(&repository->readers) != 0) nanosleep(&moment, NULL);
     hr_served_destroy(before);
+    note_published(repository);
     repository->unpublished = false;
     return HR_OK;
 }
