@@ -124,11 +124,10 @@ __global__ void __launch_bounds__(C::kThreads)
 
     Loader<C> loader(p, m0, n0);
     for (uint32_t s = 0; s + 1 < C::kStages; s++) loader.load(shared + s * C::kStageBytes);
-    TileSums<C> sums, gate;
+    TileSums<C> sums = {}, gate;
     Branches branches[C::kTilesM][2];
-    fill<C>(sums, 0.0F);
     if constexpr (kGate) {
-        fill<C>(gate, 1.0F);
+        map<C::kTilesM, C::kTilesN>(gate, [](float) { return 1.0F; });
         begin_branches(branches, p, m0 + warp_m);
     }
     uint32_t per_branch = kGate ? n_stages / p.loras : 0, left = per_branch, branch = 0;
@@ -141,7 +140,7 @@ __global__ void __launch_bounds__(C::kThreads)
         if constexpr (kGate) {
             if (--left > 0) continue;
             fold<C::kTilesM, C::kTilesN>(gate, sums, branches, branch++);
-            fill<C>(sums, 0.0F);
+            map<C::kTilesM, C::kTilesN>(sums, [](float) { return 0.0F; });
             left = per_branch;
         }
     }

@@ -57,15 +57,4 @@ __device__ void multiply_panel(TileSums<C> &sums, uint32_t x, uint32_t w, uint32
     }
 }
 
-template <typename C> __device__ void fill(TileSums<C> &sums, float value) {
-#pragma unroll
-    for (uint32_t i = 0; i < C::kTilesM; i++) {
-#pragma unroll
-        for (uint32_t j = 0; j < C::kTilesN; j++) {
-#pragma unroll
-            for (uint32_t e = 0; e < 4; e++) sums[i][j][e] = value;
-        }
-    }
-}
-
 #endif
