@@ -8,11 +8,12 @@
 #   parity     every kernel against plain C over the same memory; whole networks against `reference`; a row's bits in
 #              batches of 1 to 8192 rows; the launches of `base` (where there is NumPy)
 #   sanitize   the same at small sizes under compute-sanitizer: memcheck, then racecheck
-#   bench      `base` and `large` beside PyTorch: eager, CUDA graph, torch.compile max-autotune (at B = 512 and 8192)
-#   all        the four in this order
+#   bench      `base` and `large` beside PyTorch: eager and in a CUDA graph
+#   compiled   `base` at B = 512 and 8192 beside torch.compile (max-autotune) too, which tunes for minutes
+#   all        the five in this order
 #
-# FILE is gpu_report.md and DIR build/gpu_check unless told. Each phase but build takes less than 8 minutes; parity,
-# sanitize and bench build first what is not built or out of date. $CUDA_HOME, else /usr/local/cuda, is the toolkit; $PYTHON the
+# FILE is gpu_report.md and DIR build/gpu_check unless told. Each phase but build takes less than 8 minutes; all build
+# first what is not built or out of date. $CUDA_HOME, else /usr/local/cuda, is the toolkit; $PYTHON the
 # interpreter (python3). Exit code: 0 passed, 1 something failed, 2 wrong usage, 3 no CUDA device.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -21,15 +22,15 @@ report=gpu_report.md
 dir=build/gpu_check
 phases=()
 usage() {
-    echo "gpu_check: $1; usage: tools/gpu_check.sh [--report FILE] [--build DIR] build|parity|sanitize|bench|all ..." >&2
+    echo "gpu_check: $1; usage: tools/gpu_check.sh [--report FILE] [--build DIR] build|parity|sanitize|bench|compiled|all ..." >&2
     exit 2
 }
 while [ $# -gt 0 ]; do
     case $1 in
         --report) [ $# -ge 2 ] || usage "--report wants a file"; report=$2; shift 2 ;;
         --build) [ $# -ge 2 ] || usage "--build wants a folder"; dir=$2; shift 2 ;;
-        build | parity | sanitize | bench) phases+=("$1"); shift ;;
-        all) phases+=(build parity sanitize bench); shift ;;
+        build | parity | sanitize | bench | compiled) phases+=("$1"); shift ;;
+        all) phases+=(build parity sanitize bench compiled); shift ;;
         *) usage "unknown argument $1" ;;
     esac
 done
@@ -132,10 +133,18 @@ sanitize() {
     return $code
 }
 
-bench() {
+measure() { # ARGUMENT...
     build || return 1
     "$dir/cuda_check" device || return
-    (cd bench && timeout 470 "$python" gpu_forward.py --binary "$dir/gpu_forward" --seconds 380)
+    (cd bench && timeout 470 "$python" gpu_forward.py --binary "$dir/gpu_forward" "$@")
+}
+
+bench() {
+    measure --seconds 380
+}
+
+compiled() {
+    measure --workloads base --sizes 512,8192 --compiled base:512,base:8192
 }
 
 worst=0
