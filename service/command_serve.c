@@ -4,6 +4,7 @@
  * and taken by sigwait. SIGHUP reads the experiments file again. After the first of the others, the accepted
  * calls have --grace-ms to finish; a second ends the process at once.
  */
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -160,10 +161,19 @@ static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monito
     return status;
 }
 
+/* Left alone, malloc raises both limits whenever a larger block is freed, up to 32 and 64 MiB: each thread's
+ * heap would then keep as much free memory on top as the largest model took that it ever loaded. */
+static void keep_heaps_small(void) {
+    enum { LIMIT_NBYTES = 256 << 10 };
+    mallopt(M_MMAP_THRESHOLD, LIMIT_NBYTES);
+    mallopt(M_TRIM_THRESHOLD, LIMIT_NBYTES);
+}
+
 int hr_command_serve(const hr_options *options) {
     hr_monitor *monitor;
     hr_runtime runtime;
     hr_error err;
+    keep_heaps_small();
     signal(SIGPIPE, SIG_IGN);
     hr_status status = hr_monitor_start(options->http, HR_VERSION, &monitor, &err);
     if (status) return hr_command_fail(&err);
