@@ -7,23 +7,23 @@ namespace simt {
 namespace {
 
 uint32_t now; /* counted for ever */
-uint64_t present;
+uint32_t present;
 Clock clocks[kMostWarps];
 
-template <typename Do> void for_each(uint64_t warps, Do what) {
-    for (; warps != 0; warps &= warps - 1) what(static_cast<uint32_t>(__builtin_ctzll(warps)));
+template <typename Do> void for_each(uint32_t warps, Do what) {
+    for (; warps != 0; warps &= warps - 1) what(static_cast<uint32_t>(__builtin_ctz(warps)));
 }
 
 } // namespace
 
-uint32_t clocks_begin(uint64_t warps) {
+uint32_t clocks_begin(uint32_t warps) {
     now++;
     present = warps;
     for_each(warps, [](uint32_t w) { std::fill_n(clocks[w].seen, kMostWarps, now); });
     return now;
 }
 
-uint64_t clocks_warps() {
+uint32_t clocks_warps() {
     return present;
 }
 
@@ -31,7 +31,7 @@ const Clock *clock_of(uint32_t warp) {
     return &clocks[warp];
 }
 
-void clocks_meet(uint64_t warps) {
+void clocks_meet(uint32_t warps) {
     Clock all = {};
     now++;
     for_each(warps, [&](uint32_t w) { clocks_join(&all, clocks[w]); });

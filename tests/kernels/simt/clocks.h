@@ -10,22 +10,21 @@
 
 namespace simt {
 
-/* Of the blocks of a cluster, one after another. */
-constexpr uint32_t kMostCluster = 2, kBlockWarps = 32, kMostWarps = kMostCluster * kBlockWarps;
+constexpr uint32_t kMostWarps = 32; /* of a block */
 
 /* All that warp w did before time seen[w] is known. A warp's own entry is its time. */
 struct Clock {
     uint32_t seen[kMostWarps];
 };
 
-/* These warps (a bit each) begin: they know of all that was. Returns their time. */
-uint32_t clocks_begin(uint64_t warps);
+/* The block's warps (a bit each) begin: they know of all that was. Returns their time. */
+uint32_t clocks_begin(uint32_t warps);
 /* The warps that there are. */
-uint64_t clocks_warps();
+uint32_t clocks_warps();
 const Clock *clock_of(uint32_t warp);
 
 /* Each of these warps knows of all that any of them knows of or has done. */
-void clocks_meet(uint64_t warps);
+void clocks_meet(uint32_t warps);
 /* Adds what the warp knows of and has done to what `to` knows of. */
 void clocks_tell(uint32_t warp, Clock *to);
 void clocks_learn(uint32_t warp, const Clock &from);

@@ -140,16 +140,6 @@ inline void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 
 /* ---- What hopper.cuh has for it ---- */
 
-inline uint32_t cluster_size() {
-    return simt::cluster_size();
-}
-inline uint32_t cluster_rank() {
-    return simt::cluster_rank();
-}
-inline void cluster_sync() {
-    simt::cluster_barrier();
-}
-
 inline void barrier_init(uint32_t barrier, uint32_t count) {
     simt::barrier_init(barrier, count);
 }
@@ -158,11 +148,8 @@ inline void barrier_init_fence() {
 inline void barrier_expect(uint32_t barrier, uint32_t nbytes) {
     simt::barrier_expect(barrier, nbytes);
 }
-inline void barrier_arrive(uint32_t barrier, uint32_t rank) {
-    simt::barrier_arrive(barrier, rank);
-}
 inline void barrier_arrive(uint32_t barrier) {
-    simt::barrier_arrive(barrier, simt::cluster_rank());
+    simt::barrier_arrive(barrier);
 }
 inline void barrier_wait(uint32_t barrier, uint32_t parity) {
     simt::barrier_wait(barrier, parity);
@@ -171,11 +158,8 @@ inline void group_sync(uint32_t id) {
     simt::group_barrier(id);
 }
 
-inline void bulk_load(uint32_t shared, const void *global, uint32_t nbytes, uint32_t barrier, uint16_t mask) {
-    simt::bulk_load(shared, global, nbytes, barrier, mask);
-}
 inline void bulk_load(uint32_t shared, const void *global, uint32_t nbytes, uint32_t barrier) {
-    simt::bulk_load(shared, global, nbytes, barrier, 1U << simt::cluster_rank());
+    simt::bulk_load(shared, global, nbytes, barrier);
 }
 inline void bulk_store(void *global, uint32_t shared, uint32_t nbytes) {
     simt::bulk_store(global, shared, nbytes);
@@ -241,16 +225,10 @@ struct cudaDeviceProp {
 struct cudaFuncAttributes {
     int maxDynamicSharedSizeBytes;
 };
-enum cudaLaunchAttributeID {
-    cudaLaunchAttributeClusterDimension,
-    cudaLaunchAttributeProgrammaticStreamSerialization
-};
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
 struct cudaLaunchAttribute {
     cudaLaunchAttributeID id;
     struct {
-        struct {
-            uint32_t x, y, z;
-        } clusterDim;
         int programmaticStreamSerializationAllowed;
     } val;
 };

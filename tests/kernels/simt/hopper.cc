@@ -43,17 +43,15 @@ struct Thread {
 };
 
 std::map<const void *, Barrier> barriers; /* by their places in shared memory */
-std::vector<uint32_t> named[kMostCluster][kNamed];
-Thread threads[kMostCluster * kMostThreads];
+std::vector<uint32_t> named[kNamed];      /* threads that wait */
+Thread threads[kMostThreads];
 
 uint32_t warp() {
     return thread_number() / kWarpLanes;
 }
 
-Barrier &find(uint32_t address, uint32_t rank) {
-    if (rank >= cluster_size()) fail("block %u of a cluster of %u", rank, cluster_size());
-    if (!block_lives(rank)) fail("a barrier of a block of the cluster that has ended");
-    const uint8_t *at = shared_at(address, rank);
+Barrier &find(uint32_t address) {
+    const uint8_t *at = shared_at(address);
     memory_read(at, kBarrierBytes);
     const auto found = barriers.find(at);
     if (found == barriers.end()) fail("no barrier was initialised at %u in shared memory", address);
@@ -99,9 +97,7 @@ void check_run(uint32_t shared, const void *global, uint32_t nbytes) {
 
 void hopper_begin() {
     barriers.clear();
-    for (auto &block : named) {
-        for (auto &waiting : block) waiting.clear();
-    }
+    for (auto &waiting : named) waiting.clear();
     for (Thread &t : threads) t.stores.clear(), t.n_committed = 0;
     wgmma_begin();
 }
@@ -126,18 +122,18 @@ void barrier_init(uint32_t barrier, uint32_t count) {
 }
 
 void barrier_expect(uint32_t barrier, uint32_t nbytes) {
-    Barrier &b = find(barrier, cluster_rank());
+    Barrier &b = find(barrier);
     b.n_bytes += nbytes;
     if (b.n_bytes > kMostCount) fail("a barrier can not count %lld bytes", (long long)b.n_bytes);
     arrive(b);
 }
 
-void barrier_arrive(uint32_t barrier, uint32_t rank) {
-    arrive(find(barrier, rank));
+void barrier_arrive(uint32_t barrier) {
+    arrive(find(barrier));
 }
 
 void barrier_wait(uint32_t barrier, uint32_t parity) {
-    Barrier &b = find(barrier, cluster_rank());
+    Barrier &b = find(barrier);
     while (b.n_phases % 2 == parity) {
         const uint32_t was = b.n_phases;
         b.waiting.push_back(thread_number());
@@ -149,15 +145,15 @@ void barrier_wait(uint32_t barrier, uint32_t parity) {
 
 void group_barrier(uint32_t id) {
     if (id < 1 || id >= kNamed) fail("barrier %u of a block", id);
-    std::vector<uint32_t> &waiting = named[cluster_rank()][id];
+    std::vector<uint32_t> &waiting = named[id];
     waiting.push_back(thread_number());
     if (waiting.size() < kGroupThreads) {
         suspend(State::kAtGroup);
         return;
     }
-    uint64_t warps = 0;
+    uint32_t warps = 0;
     for (uint32_t thread : waiting) {
-        warps |= uint64_t{1} << thread / kWarpLanes;
+        warps |= 1U << thread / kWarpLanes;
         wake(thread);
     }
     waiting.clear();
@@ -166,18 +162,15 @@ void group_barrier(uint32_t id) {
 
 /* ---- Copies ---- */
 
-void bulk_load(uint32_t shared, const void *global, uint32_t nbytes, uint32_t barrier, uint32_t mask) {
+void bulk_load(uint32_t shared, const void *global, uint32_t nbytes, uint32_t barrier) {
     check_run(shared, global, nbytes);
     memory_read_run(global, nbytes);
-    for (uint32_t rank = 0; mask != 0; rank++, mask >>= 1) {
-        if ((mask & 1) == 0) continue;
-        Barrier &b = find(barrier, rank);
-        uint8_t *to = shared_at(shared, rank);
-        memory_begin_copy(to, nbytes);
-        memset(to, 0xFF, nbytes);
-        b.loads.push_back({to, global, nbytes, thread_number(), clock_of(warp())->seen[warp()]});
-        settle(b);
-    }
+    Barrier &b = find(barrier);
+    uint8_t *to = shared_at(shared);
+    memory_begin_copy(to, nbytes);
+    memset(to, 0xFF, nbytes);
+    b.loads.push_back({to, global, nbytes, thread_number(), clock_of(warp())->seen[warp()]});
+    settle(b);
     clocks_tick(warp());
 }
 

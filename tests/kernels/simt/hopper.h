@@ -17,21 +17,20 @@
 
 namespace simt {
 
-/* A cluster begins. What it left under way at its end: text, or NULL. */
+/* A block begins. What it left under way at its end: text, or NULL. */
 void hopper_begin();
 const char *hopper_left();
 
 void barrier_init(uint32_t barrier, uint32_t count);
 /* Arrives, too. */
 void barrier_expect(uint32_t barrier, uint32_t nbytes);
-void barrier_arrive(uint32_t barrier, uint32_t rank);
+void barrier_arrive(uint32_t barrier);
 void barrier_wait(uint32_t barrier, uint32_t parity);
 
 /* 128 threads of a block. */
 void group_barrier(uint32_t id);
 
-/* To the same place in the blocks of the cluster that the mask names. */
-void bulk_load(uint32_t shared, const void *global, uint32_t nbytes, uint32_t barrier, uint32_t mask);
+void bulk_load(uint32_t shared, const void *global, uint32_t nbytes, uint32_t barrier);
 void bulk_store(void *global, uint32_t shared, uint32_t nbytes);
 void bulk_stores_commit();
 void bulk_stores_wait();

@@ -67,15 +67,15 @@ struct Meeting {
 
 struct {
     const Launch *launch;
-    Index first;        /* block of the cluster that is running */
+    Index block;
     uint32_t n_threads; /* of a block */
-    Fiber fibers[kMostCluster * kMostThreads];
+    Fiber fibers[kMostThreads];
     Meeting meetings[kMostWarps];
     Fiber *running;
-    uint32_t thread, rank; /* running's number; its block's place in the cluster */
+    uint32_t thread; /* running's number */
     jmp_buf scheduler;
     ucontext_t entry;
-    uint8_t *shared[kMostCluster];
+    uint8_t *shared;
     bool failed;
     std::string error;
     uint64_t n_launches;
@@ -117,7 +117,6 @@ void resume(Fiber *f) {
     }
     m.running = f;
     m.thread = static_cast<uint32_t>(f - m.fibers);
-    m.rank = m.thread / kMostThreads;
     memory_actor(m.thread, f->stack, kStackBytes, f->waited);
     if (_setjmp(m.scheduler) == 0) {
         if (f->begun) _longjmp(f->at, 1);
@@ -236,8 +235,7 @@ bool run_warp(uint32_t first, const std::vector<uint32_t> &lanes) {
     for (bool again = true; again && !m.failed;) {
         again = false;
         for (uint32_t lane : lanes) {
-            if (first % kMostThreads + lane >= m.n_threads || m.fibers[first + lane].state != State::kReady)
-                continue;
+            if (first + lane >= m.n_threads || m.fibers[first + lane].state != State::kReady) continue;
             resume(m.fibers + first + lane);
             if (m.failed) return true;
             any = again = true;
@@ -246,17 +244,11 @@ bool run_warp(uint32_t first, const std::vector<uint32_t> &lanes) {
     return any;
 }
 
-/* Of these blocks' threads. */
-uint32_t count(State state, uint32_t first_rank, uint32_t n_ranks) {
-    uint32_t n = 0;
-    for (uint32_t rank = first_rank; rank < first_rank + n_ranks; rank++) {
-        for (uint32_t t = 0; t < m.n_threads; t++) n += m.fibers[rank * kMostThreads + t].state == state;
-    }
-    return n;
-}
-
+/* Of the block's threads. */
 uint32_t count(State state) {
-    return count(state, 0, m.launch->cluster);
+    uint32_t n = 0;
+    for (uint32_t t = 0; t < m.n_threads; t++) n += m.fibers[t].state == state;
+    return n;
 }
 
 void note(const char *text) {
@@ -264,113 +256,78 @@ void note(const char *text) {
     m.error = text;
 }
 
-uint64_t warps_of(uint32_t first_rank, uint32_t n_ranks) {
-    const uint32_t n_warps = (m.n_threads + kWarpLanes - 1) / kWarpLanes;
-    uint64_t warps = 0;
-    for (uint32_t rank = first_rank; rank < first_rank + n_ranks; rank++)
-        warps |= ((uint64_t{1} << n_warps) - 1) << (rank * kBlockWarps);
-    return warps;
-}
-
-/* Lets these blocks pass a barrier that all their threads wait at. Whether they do. */
-bool pass(State at, uint32_t first_rank, uint32_t n_ranks) {
-    if (count(at, first_rank, n_ranks) < m.n_threads * n_ranks) return false;
-    clocks_meet(warps_of(first_rank, n_ranks));
-    for (uint32_t rank = first_rank; rank < first_rank + n_ranks; rank++) {
-        for (uint32_t t = 0; t < m.n_threads; t++) m.fibers[rank * kMostThreads + t].state = State::kReady;
-    }
+/* Lets the threads pass a barrier that all of them wait at. Whether they do. */
+bool pass_barrier() {
+    if (count(State::kAtBarrier) < m.n_threads) return false;
+    clocks_meet(clocks_warps());
+    for (uint32_t t = 0; t < m.n_threads; t++) m.fibers[t].state = State::kReady;
     return true;
-}
-
-bool pass_any() {
-    bool any = pass(State::kAtCluster, 0, m.launch->cluster);
-    for (uint32_t rank = 0; rank < m.launch->cluster; rank++) any = pass(State::kAtBarrier, rank, 1) || any;
-    return any;
 }
 
 void note_deadlock() {
     char text[256];
-    snprintf(
-        text, sizeof text,
-        "%u threads wait at a barrier, %u at a cluster's, %u for lanes of their warp, %u at a barrier in "
-        "shared memory, %u for their group, and %u have ended",
-        count(State::kAtBarrier), count(State::kAtCluster), count(State::kAtWarp),
-        count(State::kAtSharedBarrier), count(State::kAtGroup), count(State::kDone));
+    snprintf(text, sizeof text,
+             "%u threads wait at a barrier, %u for lanes of their warp, %u at a barrier in shared memory, "
+             "%u for their group, and %u have ended",
+             count(State::kAtBarrier), count(State::kAtWarp), count(State::kAtSharedBarrier),
+             count(State::kAtGroup), count(State::kDone));
     note(text);
 }
 
-void begin_cluster() {
-    memory_begin_block(warps_of(0, m.launch->cluster));
+uint32_t n_warps() {
+    return (m.n_threads + kWarpLanes - 1) / kWarpLanes;
+}
+
+void begin_block() {
+    memory_begin_block(UINT32_MAX >> (kMostWarps - n_warps()));
     hopper_begin();
-    for (uint32_t rank = 0; rank < m.launch->cluster; rank++) {
-        memset(m.shared[rank], 0xFF, m.launch->shared_nbytes);
-        for (uint32_t t = 0; t < m.n_threads; t++) {
-            Fiber &f = m.fibers[rank * kMostThreads + t];
-            f.state = State::kReady;
-            f.waited = !m.launch->early;
-            f.copies.clear();
-            f.n_groups = 0;
-        }
+    memset(m.shared, 0xFF, m.launch->shared_nbytes);
+    for (uint32_t t = 0; t < m.n_threads; t++) {
+        Fiber &f = m.fibers[t];
+        f.state = State::kReady;
+        f.waited = !m.launch->early;
+        f.copies.clear();
+        f.n_groups = 0;
     }
     for (Meeting &meeting : m.meetings) meeting.arrived = 0;
 }
 
 struct Orders {
-    std::vector<uint32_t> columns, clusters, ranks, warps, lanes;
+    std::vector<uint32_t> columns, rows, warps, lanes;
 };
 
-/* Until no thread of the block can go on: the other blocks of the cluster fall behind as far as may be.
- * Whether any could. */
-bool run_block(uint32_t rank, const Orders &orders) {
-    bool any = false;
-    for (bool again = true; again && !m.failed; any = any || again) {
-        again = false;
-        for (uint32_t w : orders.warps)
-            again = run_warp(rank * kMostThreads + w * kWarpLanes, orders.lanes) || again;
-    }
-    return any;
-}
-
-void run_cluster(const Orders &orders) {
-    begin_cluster();
-    while (!m.failed && count(State::kDone) < m.n_threads * m.launch->cluster) {
+void run_block(const Orders &orders) {
+    begin_block();
+    while (!m.failed && count(State::kDone) < m.n_threads) {
         bool any = false;
-        for (uint32_t rank : orders.ranks) any = run_block(rank, orders) || any;
-        if (!any && !m.failed && !pass_any()) note_deadlock();
+        for (uint32_t w : orders.warps) any = run_warp(w * kWarpLanes, orders.lanes) || any;
+        if (!any && !m.failed && !pass_barrier()) note_deadlock();
     }
     const char *left = m.failed ? nullptr : hopper_left();
     if (left != nullptr) note(left);
 }
 
 /* Kernels' __shared__ variables are thread-local ones of this program (cuda_runtime.h), which comes first. */
-int share_static(dl_phdr_info *program, size_t, void *clustered) {
+int share_static(dl_phdr_info *program, size_t, void *) {
     for (int i = 0; i < program->dlpi_phnum; i++) {
         const auto &header = program->dlpi_phdr[i];
-        if (header.p_type == PT_TLS)
-            memory_share(program->dlpi_tls_data, *static_cast<bool *>(clustered) ? 0 : header.p_memsz);
+        if (header.p_type == PT_TLS) memory_share(program->dlpi_tls_data, header.p_memsz);
     }
     return 1;
 }
 
-/* Makes the launch's shared memory known. The variables are one instance, which a cluster's blocks would have
- * in common: those have dynamic shared memory alone. */
+/* Makes the launch's shared memory known. */
 void share() {
     constexpr size_t kPage = 4096, kAligned = 1024; /* to no more than kernels may ask for */
-    for (uint32_t rank = 0; rank < kMostCluster; rank++) {
-        static uint8_t *made[kMostCluster];
-        if (made[rank] == nullptr)
-            made[rank] = static_cast<uint8_t *>(aligned_alloc(kPage, (kMostShared / kPage + 2) * kPage));
-        m.shared[rank] = made[rank] + kAligned;
-        memory_share(m.shared[rank], rank < m.launch->cluster ? m.launch->shared_nbytes : 0);
-    }
-    bool clustered = m.launch->cluster > 1;
-    dl_iterate_phdr(share_static, &clustered);
+    static auto *const made = static_cast<uint8_t *>(aligned_alloc(kPage, (kMostShared / kPage + 2) * kPage));
+    m.shared = made + kAligned;
+    memory_share(m.shared, m.launch->shared_nbytes);
+    dl_iterate_phdr(share_static, nullptr);
 }
 
 bool fits(const Launch &l) {
     const uint64_t threads = (uint64_t)l.block.x * l.block.y * l.block.z;
     if (threads < 1 || threads > kMostThreads || l.shared_nbytes > kMostShared) return false;
-    if (l.cluster < 1 || l.cluster > kMostCluster || l.grid.y % l.cluster != 0) return false;
     return l.grid.x >= 1 && l.grid.x <= INT32_MAX && l.grid.y >= 1 && l.grid.y <= 65535 && l.grid.z == 1 &&
            l.block.y == 1 && l.block.z == 1;
 }
@@ -389,7 +346,7 @@ void fail(const char *format, ...) {
     }
     const Index block = block_index();
     const std::string where = "block (" + std::to_string(block.x) + ", " + std::to_string(block.y) +
-                              "), thread " + std::to_string(m.thread % kMostThreads) + ": ";
+                              "), thread " + std::to_string(m.thread) + ": ";
     note((where + text).c_str());
     _longjmp(m.scheduler, 1);
 }
@@ -404,13 +361,12 @@ bool run(const Launch &launch, std::string *error) {
     m.failed = false;
     share();
     memory_begin_launch(launch.early);
-    const Orders orders = {order_of(launch.grid.x), order_of(launch.grid.y / launch.cluster),
-                           order_of(launch.cluster), order_of((m.n_threads + kWarpLanes - 1) / kWarpLanes),
+    const Orders orders = {order_of(launch.grid.x), order_of(launch.grid.y), order_of(n_warps()),
                            order_of(kWarpLanes)};
-    for (uint32_t y : orders.clusters) {
+    for (uint32_t y : orders.rows) {
         for (uint32_t x : orders.columns) {
-            m.first = {x, y * launch.cluster, 0};
-            if (!m.failed) run_cluster(orders);
+            m.block = {x, y, 0};
+            if (!m.failed) run_block(orders);
         }
     }
     m.n_launches++;
@@ -423,11 +379,11 @@ bool run(const Launch &launch, std::string *error) {
 /* ---- For the fiber that is running ---- */
 
 Index thread_index() {
-    return {m.thread % kMostThreads, 0, 0};
+    return {m.thread, 0, 0};
 }
 
 Index block_index() {
-    return {m.first.x, m.first.y + m.rank, 0};
+    return m.block;
 }
 
 Index grid_size() {
@@ -435,31 +391,15 @@ Index grid_size() {
 }
 
 uint8_t *shared_memory() {
-    return m.shared[m.rank];
+    return m.shared;
 }
 
 uint8_t *shared_at(uint32_t address) {
-    return shared_at(address, m.rank);
-}
-
-uint8_t *shared_at(uint32_t address, uint32_t rank) {
-    return m.shared[rank] + (address - kSharedBase);
-}
-
-uint32_t cluster_size() {
-    return m.launch->cluster;
-}
-
-uint32_t cluster_rank() {
-    return m.rank;
+    return m.shared + (address - kSharedBase);
 }
 
 uint32_t thread_number() {
     return m.thread;
-}
-
-bool block_lives(uint32_t rank) {
-    return count(State::kDone, rank, 1) < m.n_threads;
 }
 
 void suspend(State why) {
@@ -478,10 +418,6 @@ void wait_for_previous() {
 
 void barrier() {
     suspend(State::kAtBarrier);
-}
-
-void cluster_barrier() {
-    suspend(State::kAtCluster);
 }
 
 void warp_barrier() {

@@ -2,7 +2,7 @@
  *
  * A block's threads are fibers. They are run one at a time until they meet a barrier or an operation of the
  * whole warp; blocks, warps and lanes are taken forwards, backwards or shuffled, in turn from launch to
- * launch. Blocks run one after another, but those of a cluster together.
+ * launch. Blocks run one after another.
  *
  * Modelled: what a launch may not do (sizes, shared memory), barriers, shuffles, ldmatrix and mma by the
  * fragments of the PTX ISA, and cp.async as late as may be: the bytes land at the wait that guarantees them.
@@ -39,7 +39,6 @@ struct Index {
 
 struct Launch {
     Index grid, block;
-    uint32_t cluster;                    /* blocks of a column of the grid; 1: none */
     bool early;                          /* it may begin before the launch before it has ended */
     size_t shared_nbytes;                /* dynamic */
     void (*call)(const void *arguments); /* calls the kernel */
@@ -60,12 +59,9 @@ __attribute__((const)) Index grid_size();
 __attribute__((const)) uint8_t *shared_memory(); /* dynamic; 1024-byte aligned */
 
 uint8_t *shared_at(uint32_t address);
-uint32_t cluster_size();
-uint32_t cluster_rank();
 
 void wait_for_previous();
 void barrier();
-void cluster_barrier();
 void warp_barrier();
 float shuffle(uint32_t lanes, float x, uint32_t from);
 void load_matrices(uint32_t (&r)[4], const void *row);
@@ -76,13 +72,11 @@ void copy_wait(uint32_t n_pending);
 
 /* ---- For operations that make threads wait (hopper.cc) ---- */
 
-enum class State : uint8_t { kReady, kAtBarrier, kAtCluster, kAtWarp, kAtSharedBarrier, kAtGroup, kDone };
+enum class State : uint8_t { kReady, kAtBarrier, kAtWarp, kAtSharedBarrier, kAtGroup, kDone };
 
-uint32_t thread_number(); /* of the running one: memory.h */
+uint32_t thread_number(); /* of the running one, in its block */
 void suspend(State why);  /* it, until it is woken */
 void wake(uint32_t thread);
-bool block_lives(uint32_t rank); /* of the cluster; not all its threads have ended */
-uint8_t *shared_at(uint32_t address, uint32_t rank);
 
 } // namespace simt
 

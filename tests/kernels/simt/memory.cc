@@ -21,8 +21,7 @@ namespace {
 constexpr size_t kRecent = 256, kGranule = 2, kMostTouched = size_t{1} << 22;
 constexpr size_t kChunk = 16; /* what copies to shared memory are made of */
 constexpr uint32_t kGroupThreads = 128, kGroupWarps = kGroupThreads / kWarpLanes;
-constexpr uint16_t kSeveral = kMostCluster * kMostThreads, kMany = 0x7FFF, kElsewhere = 0x8000,
-                   kInFlight = 0xFFFF;
+constexpr uint16_t kSeveral = kMostThreads, kMany = 0x7FFF, kElsewhere = 0x8000, kInFlight = 0xFFFF;
 
 /* What happened last to two bytes. */
 struct Cell {
@@ -48,7 +47,7 @@ struct Region {
 std::map<uintptr_t, Region> regions; /* by their ends */
 const Region *recent[kRecent];       /* found last for a page; several pages share a place */
 
-std::vector<Reading> readings; /* of the cluster's shared memory */
+std::vector<Reading> readings; /* of the block's shared memory */
 
 /* Times. chain: of launches each of which may begin before the one before has ended. */
 uint32_t chain_began, launch_began, block_began;
@@ -99,8 +98,7 @@ const char *name_of(Space space) {
     const size_t byte = at - r.begin;
     if (thread >= kSeveral)
         fail("%s of %s memory, byte %zu, races with several threads' %s", what, space, byte, with);
-    fail("%s of %s memory, byte %zu, races with a %s of thread %u", what, space, byte, with,
-         thread % kMostThreads);
+    fail("%s of %s memory, byte %zu, races with a %s of thread %u", what, space, byte, with, thread);
 }
 
 [[noreturn]] void race_with_block(const Region &r, uintptr_t at, const char *what, const char *with) {
@@ -124,10 +122,10 @@ inline uint32_t group_of(uint32_t reader) {
 /* The actor knows of what the reader, or all of those, did before this time. */
 uint32_t known_of(uint32_t reader) {
     if (__builtin_expect(reader < kSeveral, 1)) return actor.seen[reader / kWarpLanes];
-    uint64_t warps = clocks_warps();
-    if (reader != kMany) warps &= ((uint64_t{1} << kGroupWarps) - 1) << (group_of(reader) * kGroupWarps);
+    uint32_t warps = clocks_warps();
+    if (reader != kMany) warps &= ((1U << kGroupWarps) - 1) << (group_of(reader) * kGroupWarps);
     uint32_t least = UINT32_MAX;
-    for (; warps != 0; warps &= warps - 1) least = std::min(least, actor.seen[__builtin_ctzll(warps)]);
+    for (; warps != 0; warps &= warps - 1) least = std::min(least, actor.seen[__builtin_ctz(warps)]);
     return least;
 }
 
@@ -195,10 +193,10 @@ void check_readings(const Region &r, uintptr_t at, size_t nbytes) {
         const size_t byte = at - r.begin;
         if (reading.n_under_way > 0)
             fail("write of shared memory, byte %zu, which a product or copy of warp %u reads", byte,
-                 reading.warp % kBlockWarps);
+                 reading.warp);
         if (reading.warp != actor.warp && reading.ended >= actor.seen[reading.warp])
             fail("write of shared memory, byte %zu, races with the end of a product or copy of warp %u", byte,
-                 reading.warp % kBlockWarps);
+                 reading.warp);
     }
 }
 
@@ -277,7 +275,7 @@ void memory_begin_launch(bool early) {
     if (!early) chain_began = launch_began;
 }
 
-void memory_begin_block(uint64_t warps) {
+void memory_begin_block(uint32_t warps) {
     block_began = clocks_begin(warps);
     readings.clear();
 }

@@ -3,11 +3,8 @@
  *
  * For every two bytes it is known who wrote and who read them last, and at which time (clocks.h). Two
  * accesses of which one writes race where they are of two threads of which the later does not know of the
- * earlier's, or of two blocks of one launch that are no cluster. Of several readers that do not know of each
- * other the group of 128 threads alone is kept, or that there are several groups: a writer must know of all
- * of those.
- *
- * A thread is numbered through the blocks of a cluster: kMostThreads a block.
+ * earlier's, or of two blocks of one launch. Of several readers that do not know of each other the group of
+ * 128 threads alone is kept, or that there are several groups: a writer must know of all of those.
  */
 #ifndef HOMERANK_TESTS_KERNELS_SIMT_MEMORY_H
 #define HOMERANK_TESTS_KERNELS_SIMT_MEMORY_H
@@ -32,8 +29,8 @@ void memory_share(void *memory, size_t nbytes);
 /* early: it may begin before those since the last launch that is not early have ended, and must not meet what
  * they touched before it has waited for them. */
 void memory_begin_launch(bool early);
-/* Also of a cluster; warps: those of its blocks (clocks.h). */
-void memory_begin_block(uint64_t warps);
+/* warps: those it has (clocks.h). */
+void memory_begin_block(uint32_t warps);
 
 /* Who is running: what is on its own stack is nobody else's business. waited: for the launches before.
  * Nobody: stack is NULL, and nothing is looked at. */

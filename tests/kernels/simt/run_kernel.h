@@ -18,8 +18,8 @@ extern "C" {
 
 struct Run {
     uint32_t n_threads, shared_nbytes, n_values;
-    uint32_t n_rows = 1, cluster = 1; /* the grid's; blocks of a cluster */
-    uint32_t n_launches = 1;          /* of which all but the first may begin early */
+    uint32_t n_rows = 1;     /* the grid's */
+    uint32_t n_launches = 1; /* of which all but the first may begin early */
 };
 
 /* Runs a kernel over n_values floats on the device that hold 0, 1, ..., or what *values holds, which becomes
@@ -34,15 +34,13 @@ inline const char *run_kernel(void (*kernel)(float *), const Run &run, std::vect
     assert_int_equal(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), 0);
     assert_int_equal(cudaMalloc(&memory, nbytes), 0);
     assert_int_equal(cudaMemcpyAsync(memory, values->data(), nbytes, cudaMemcpyHostToDevice, stream), 0);
-    cudaLaunchAttribute attributes[2] = {};
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim = {1, run.cluster, 1};
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {dim3(1, run.n_rows), dim3(run.n_threads), run.shared_nbytes, stream,
-                                 attributes,          run.cluster > 1};
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {
+        dim3(1, run.n_rows), dim3(run.n_threads), run.shared_nbytes, stream, &early, 0};
     for (uint32_t i = 0; i < run.n_launches; i++) {
-        if (i > 0) config.numAttrs = 2;
+        config.numAttrs = i > 0;
         assert_int_equal(cudaLaunchKernelEx(&config, kernel, static_cast<float *>(memory)), 0);
     }
     const cudaError_t code = cudaStreamSynchronize(stream);

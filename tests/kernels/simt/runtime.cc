@@ -266,17 +266,10 @@ cudaError_t simt_launch(const void *kernel, const cudaLaunchConfig_t &config, si
     launch.grid = {config.gridDim.x, config.gridDim.y, config.gridDim.z};
     launch.block = {config.blockDim.x, config.blockDim.y, config.blockDim.z};
     launch.shared_nbytes = config.dynamicSmemBytes;
-    launch.cluster = 1;
     launch.early = false;
     if (config.numAttrs > 0 && hr_simt_state.major < 9) return result(cudaErrorInvalidConfiguration);
-    for (uint32_t i = 0; i < config.numAttrs; i++) {
-        const cudaLaunchAttribute &a = config.attrs[i];
-        if (a.id == cudaLaunchAttributeProgrammaticStreamSerialization)
-            launch.early = a.val.programmaticStreamSerializationAllowed != 0;
-        if (a.id != cudaLaunchAttributeClusterDimension) continue;
-        if (a.val.clusterDim.x != 1 || a.val.clusterDim.z != 1) return result(cudaErrorInvalidConfiguration);
-        launch.cluster = a.val.clusterDim.y;
-    }
+    for (uint32_t i = 0; i < config.numAttrs; i++)
+        launch.early = config.attrs[i].val.programmaticStreamSerializationAllowed != 0;
     if (hr_simt_state.n_kernels == 0) launched.clear();
     if (launched.insert(kernel).second) hr_simt_state.n_kernels++;
     if (launch.shared_nbytes > (most == most_shared.end() ? simt::kFreeShared : most->second))

@@ -11,8 +11,7 @@ namespace {
 
 /* A tile of bf16, which x begins with, and after it in shared memory two barriers. */
 constexpr uint32_t kRows = 64, kTileBytes = kRows * 128, kFull = kTileBytes, kEmpty = kFull + 8;
-constexpr Run kGroup = {128, kEmpty + 8, kRows *kRows}, kPair = {128, kEmpty + 8, kRows *kRows, 2, 2},
-              kTwoLaunches = {128, 16, kRows *kRows, 1, 1, 2};
+constexpr Run kGroup = {128, kEmpty + 8, kRows *kRows}, kTwoLaunches = {128, 16, kRows *kRows, 1, 2};
 
 uint32_t at(uint32_t offset) {
     return address_of(dynamic_shared() + offset);
@@ -28,7 +27,7 @@ void make_barriers(uint32_t n_full, uint32_t n_empty) {
         barrier_init(at(kEmpty), n_empty);
         barrier_init_fence();
     }
-    cluster_sync();
+    __syncthreads();
 }
 
 void load_tile(const float *x) {
@@ -51,17 +50,6 @@ void multiply(float (&sums)[8][4]) {
     products_commit();
 }
 
-/* Each block gives both half of a tile. */
-void share_tile(const float *x) {
-    make_barriers(1, 2 * 4);
-    if (threadIdx.x == 0) {
-        const uint32_t half = kTileBytes / 2, first = cluster_rank() * half;
-        barrier_expect(at(kFull), kTileBytes);
-        bulk_load(at(first), x + first / 4, half, at(kFull), 3);
-    }
-    barrier_wait(at(kFull), 0);
-}
-
 /* ---- Right ---- */
 
 /* x becomes (64, 64) sums: the tile times itself. */
@@ -79,21 +67,16 @@ void multiply_tile(float *x) {
     }
 }
 
-/* The tile comes twice, the second time when both blocks have read it. */
-void share_tile_twice(float *x) {
-    share_tile(x);
+/* The tile comes twice, the second time when every warp has read it. */
+void load_twice(float *x) {
+    load_and_wait(x);
     const float first = *shared_float();
-    group_sync(1);
-    if (threadIdx.x % 32 < 2) barrier_arrive(at(kEmpty), threadIdx.x % 32);
-    if (threadIdx.x == 0) {
-        const uint32_t half = kTileBytes / 2, from = cluster_rank() * half;
-        barrier_wait(at(kEmpty), 0);
-        barrier_expect(at(kFull), kTileBytes);
-        bulk_load(at(from), x + from / 4, half, at(kFull), 3);
-    }
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(at(kEmpty));
+    if (threadIdx.x == 0) barrier_wait(at(kEmpty), 0);
+    load_tile(x);
     barrier_wait(at(kFull), 1);
-    if (cluster_rank() == 1) x[2048 + threadIdx.x] = first + *shared_float();
-    cluster_sync();
+    x[2048 + threadIdx.x] = first + *shared_float();
 }
 
 void store_twice(float *x) {
@@ -119,21 +102,21 @@ void follow(float *x) {
 
 void too_few_arrive(float *) {
     make_barriers(1, 2);
-    if (threadIdx.x == 0) barrier_arrive(at(kEmpty), 0);
+    if (threadIdx.x == 0) barrier_arrive(at(kEmpty));
     barrier_wait(at(kEmpty), 0);
 }
 
 void too_many_arrive(float *x) {
     make_barriers(1, 1);
     load_tile(x);
-    if (threadIdx.x == 0) barrier_arrive(at(kFull), 0);
+    if (threadIdx.x == 0) barrier_arrive(at(kFull));
 }
 
 void nothing_expected(float *x) {
     make_barriers(1, 1);
     if (threadIdx.x == 0) bulk_load(at(0), x, kTileBytes, at(kFull));
-    if (threadIdx.x == 0) barrier_arrive(at(kFull), 0);
-    cluster_sync();
+    if (threadIdx.x == 0) barrier_arrive(at(kFull));
+    __syncthreads();
     barrier_wait(at(kFull), 0);
     x[threadIdx.x] = *shared_float();
 }
@@ -149,21 +132,11 @@ void too_much_expected(float *x) {
 
 void barriers_that_not_all_know_of(float *) {
     if (threadIdx.x == 0) barrier_init(at(kFull), 4);
-    if (threadIdx.x % 32 == 0) barrier_arrive(at(kFull), 0);
+    if (threadIdx.x % 32 == 0) barrier_arrive(at(kFull));
 }
 
 void barrier_for_some_of_a_group(float *) {
     if (threadIdx.x < 96) group_sync(1);
-}
-
-void barrier_of_a_block_that_has_ended(float *) {
-    make_barriers(1, 128);
-    if (cluster_rank() == 1) {
-        barrier_arrive(at(kEmpty), 0);
-    } else if (threadIdx.x == 0) {
-        barrier_wait(at(kEmpty), 0);
-        barrier_arrive(at(kFull), 1);
-    }
 }
 
 /* ---- Wrong: copies ---- */
@@ -171,7 +144,7 @@ void barrier_of_a_block_that_has_ended(float *) {
 void loaded_and_not_waited_for(float *x) {
     make_barriers(1, 1);
     load_tile(x);
-    cluster_sync();
+    __syncthreads();
     x[threadIdx.x] = *shared_float();
 }
 
@@ -185,12 +158,11 @@ void misaligned_load(float *x) {
     if (threadIdx.x == 0) bulk_load(at(0), x + 1, 16, at(kFull));
 }
 
-/* The other block is not asked whether it has read what it has. */
-void overwritten_in_the_other_block(float *x) {
-    share_tile(x);
-    x[threadIdx.x + 2048 + cluster_rank() * 128] = *shared_float();
-    if (threadIdx.x == 0 && cluster_rank() == 0) bulk_load(at(0), x, 16, at(kFull), 2);
-    cluster_sync();
+/* The other threads are not asked whether they have read the tile. */
+void loaded_over_what_others_read(float *x) {
+    load_and_wait(x);
+    x[threadIdx.x + 2048] = *shared_float();
+    if (threadIdx.x == 0) bulk_load(at(0), x, 16, at(kFull));
 }
 
 /* kRead: the copy has been waited for, but by one thread alone. */
@@ -226,7 +198,7 @@ void multiplied_before_it_was_there(float *x) {
     float sums[8][4];
     make_barriers(1, 1);
     load_tile(x);
-    cluster_sync();
+    __syncthreads();
     barrier_wait(at(kFull), 1); /* the parity of the phase before */
     products_begin();
     multiply(sums);
@@ -238,7 +210,7 @@ void released_before_it_was_multiplied(float *x) {
     load_and_wait(x);
     products_begin();
     multiply(sums);
-    if (threadIdx.x % 32 == 0) barrier_arrive(at(kEmpty), 0);
+    if (threadIdx.x % 32 == 0) barrier_arrive(at(kEmpty));
     if (threadIdx.x == 0) barrier_wait(at(kEmpty), 0);
     load_tile(x);
     products_wait<0>();
@@ -348,7 +320,7 @@ void tiles_are_multiplied(void **) {
 void right_kernels_run(void **) {
     for (int i = 0; i < 3; i++) {
         std::vector<float> x(kRows * kRows, 3.0F);
-        assert_null(run_kernel(share_tile_twice, kPair, &x));
+        assert_null(run_kernel(load_twice, kGroup, &x));
         assert_true(x[2048] == 6.0F && x[2048 + 127] == 6.0F);
         assert_null(run_kernel(store_twice, kGroup, &x));
         assert_true(x[0] == 0.0F && x[127] == 0.0F && x[128] == 1.0F && x[255] == 1.0F);
@@ -364,14 +336,13 @@ void barriers_that_go_wrong_are_seen(void **) {
     expect_seen(too_much_expected, "128 at a barrier in shared memory", kGroup);
     expect_seen(barriers_that_not_all_know_of, "read of shared memory", kGroup);
     expect_seen(barrier_for_some_of_a_group, "96 for their group", kGroup);
-    expect_seen(barrier_of_a_block_that_has_ended, "has ended", kPair);
 }
 
 void copies_that_go_wrong_are_seen(void **) {
     expect_seen(loaded_and_not_waited_for, "has not been waited for", kGroup);
     expect_seen(left_under_way, "a copy to its shared memory was under way", kGroup);
     expect_seen(misaligned_load, "misaligned", kGroup);
-    expect_seen(overwritten_in_the_other_block, "of shared memory", kPair);
+    expect_seen(loaded_over_what_others_read, "of shared memory", kGroup);
     expect_seen(stored_and_overwritten<false>, "which a product or copy of warp 0 reads", kGroup);
     expect_seen(stored_and_overwritten<true>, "of shared memory", kGroup);
     expect_seen(stored_before_it_was_written, "read of shared memory", kGroup);

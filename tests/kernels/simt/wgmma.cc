@@ -39,8 +39,8 @@ struct Group {
     uint32_t n_waiting, n_pending, n_committed; /* threads at a wait; what the first of them says */
 };
 
-Thread threads[kMostCluster * kMostThreads];
-Group groups[kMostCluster * kMostThreads / kThreads];
+Thread threads[kMostThreads];
+Group groups[kMostThreads / kThreads];
 
 /* ---- Operands ---- */
 

@@ -4,7 +4,7 @@
 
 namespace simt {
 
-void wgmma_begin(); /* a cluster */
+void wgmma_begin(); /* a block */
 bool wgmma_left();  /* products under way at its end */
 
 } // namespace simt
