@@ -12,8 +12,10 @@
 #include <tuple>
 #include <type_traits>
 
+#include "tests/kernels/simt/copies.h"
 #include "tests/kernels/simt/hopper.h"
 #include "tests/kernels/simt/machine.h"
+#include "tests/kernels/simt/warp.h"
 
 /* ---- The language ---- */
 

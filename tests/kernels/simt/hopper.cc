@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/kernels/simt/clocks.h"
+#include "tests/kernels/simt/fibers.h"
 #include "tests/kernels/simt/machine.h"
 #include "tests/kernels/simt/memory.h"
 #include "tests/kernels/simt/wgmma.h"

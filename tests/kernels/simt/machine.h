@@ -1,15 +1,15 @@
 /* A CUDA device's threads on one CPU thread, to run the very kernels of kernels/cuda where there is no GPU.
  *
- * A block's threads are fibers. They are run one at a time until they meet a barrier or an operation of the
- * whole warp; blocks, warps and lanes are taken forwards, backwards or shuffled, in turn from launch to
- * launch. Blocks run one after another.
+ * A block's threads are fibers (fibers.h). They are run one at a time until they meet a barrier or an
+ * operation of the whole warp; blocks, warps and lanes are taken forwards, backwards or shuffled, in turn
+ * from launch to launch. Blocks run one after another.
  *
- * Modelled: what a launch may not do (sizes, shared memory), barriers, shuffles, ldmatrix and mma by the
- * fragments of the PTX ISA, and cp.async as late as may be: the bytes land at the wait that guarantees them.
- * What sm_90a has beyond that: hopper.h. Every access of the kernels is looked at (memory.h). Each of these
- * ends the launch with a message: an access out of bounds or misaligned, a race between two threads, shared
- * memory read before it is written, a barrier or an operation of the warp that not all reach, and in a launch
- * that may begin early an access to what those before have touched by a thread that has not waited for them.
+ * Modelled: what a launch may not do (sizes, shared memory), barriers, what a warp's lanes do together
+ * (warp.h), copies to shared memory that land as late as may be (copies.h), and what sm_90a has beyond that
+ * (hopper.h). Every access of the kernels is looked at (memory.h). Each of these ends the launch with a
+ * message: an access out of bounds or misaligned, a race between two threads, shared memory read before it is
+ * written, a barrier or an operation of the warp that not all reach, and in a launch that may begin early an
+ * access to what those before have touched by a thread that has not waited for them.
  * Not modelled: time, caches, the order in which other threads see stores that no barrier orders (any two
  * such accesses count as a race), the fences between ordinary accesses and asynchronous ones, flushed
  * denormals, the bits of the device's approximate functions and the order of an mma's sum.
@@ -62,21 +62,6 @@ uint8_t *shared_at(uint32_t address);
 
 void wait_for_previous();
 void barrier();
-void warp_barrier();
-float shuffle(uint32_t lanes, float x, uint32_t from);
-void load_matrices(uint32_t (&r)[4], const void *row);
-void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-void copy_async(void *shared, const void *global);
-void copy_commit();
-void copy_wait(uint32_t n_pending);
-
-/* ---- For operations that make threads wait (hopper.cc) ---- */
-
-enum class State : uint8_t { kReady, kAtBarrier, kAtWarp, kAtSharedBarrier, kAtGroup, kDone };
-
-uint32_t thread_number(); /* of the running one, in its block */
-void suspend(State why);  /* it, until it is woken */
-void wake(uint32_t thread);
 
 } // namespace simt
 

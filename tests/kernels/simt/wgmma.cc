@@ -7,6 +7,7 @@
 #include <deque>
 
 #include "tests/kernels/simt/clocks.h"
+#include "tests/kernels/simt/fibers.h"
 #include "tests/kernels/simt/hopper.h"
 #include "tests/kernels/simt/machine.h"
 #include "tests/kernels/simt/memory.h"
