@@ -368,15 +368,25 @@ size_t hr_cuda_staging_nbytes(const hr_plan *plan, uint32_t n_rows) {
     return (HR_CUDA_HEADER_WORDS + padded_rows(n_rows) + n_rows + 1 + row * n_rows) * sizeof(uint32_t);
 }
 
-/* How many slices the next n_rows rows belong to. */
-static uint32_t count_slices(hr_cuda_cursor cursor, uint32_t n_rows) {
+/* Rows of one slice, next to each other there and in a batch. */
+typedef struct run {
+    const hr_slice *slice;
+    uint32_t item, n_rows;
+} run;
+
+/* The next run of 1 to `most` rows; moves the cursor behind it. */
+static run next_run(hr_cuda_cursor *cursor, uint32_t most) {
+    while (cursor->item == cursor->slices[cursor->slice].n_rows) cursor->slice++, cursor->item = 0;
+    const hr_slice *slice = &cursor->slices[cursor->slice];
+    uint32_t left = slice->n_rows - cursor->item;
+    run next = {.slice = slice, .item = cursor->item, .n_rows = left < most ? left : most};
+    cursor->item += next.n_rows;
+    return next;
+}
+
+static uint32_t count_runs(hr_cuda_cursor cursor, uint32_t n_rows) {
     uint32_t n = 0;
-    while (n_rows > 0) {
-        uint32_t left = cursor.slices[cursor.slice].n_rows - cursor.item;
-        if (left > 0) n++;
-        n_rows -= left < n_rows ? left : n_rows;
-        cursor.slice++, cursor.item = 0;
-    }
+    for (uint32_t r = 0; r < n_rows; n++) r += next_run(&cursor, n_rows - r).n_rows;
     return n;
 }
 
@@ -384,37 +394,37 @@ static void copy_words(uint32_t *to, const void *from, size_t n_words) {
     if (n_words > 0) memcpy(to, from, n_words * sizeof *to);
 }
 
-size_t hr_cuda_stage_rows(const hr_plan *plan, hr_cuda_cursor *cursor, uint32_t n_rows, uint32_t *to,
-                          float **targets) {
+size_t hr_cuda_stage_rows(const hr_plan *plan, hr_cuda_cursor *cursor, uint32_t n_rows, uint32_t *to) {
     size_t user = hr_row_words(plan->schema, HR_ENTITY_USER);
     size_t context = hr_row_words(plan->schema, HR_ENTITY_CONTEXT);
     size_t item = hr_row_words(plan->schema, HR_ENTITY_ITEM);
-    hr_cuda_header header = {.n_rows = n_rows, .n_slices = count_slices(*cursor, n_rows)};
+    hr_cuda_header header = {.n_rows = n_rows, .n_slices = count_runs(*cursor, n_rows)};
     header.starts = HR_CUDA_HEADER_WORDS + padded_rows(n_rows);
     header.users = header.starts + header.n_slices + 1;
     header.contexts = header.users + (uint32_t)(header.n_slices * user);
     header.items = header.contexts + (uint32_t)(header.n_slices * context);
     memcpy(to, &header, sizeof header);
     uint32_t *slice_of = to + HR_CUDA_HEADER_WORDS;
-    for (uint32_t r = 0, s = 0; r < n_rows;) {
-        const hr_slice *slice = &cursor->slices[cursor->slice];
-        uint32_t left = slice->n_rows - cursor->item, take = left < n_rows - r ? left : n_rows - r;
-        const uint32_t *from = (const uint32_t *)slice->items + cursor->item * item;
-        if (take > 0) {
-            to[header.starts + s] = r;
-            copy_words(to + header.users + s * user, slice->user, user);
-            copy_words(to + header.contexts + s * context, slice->context, context);
-            copy_words(to + header.items + r * item, from, take * item);
-        }
-        for (uint32_t i = 0; i < take; i++, r++) {
-            slice_of[r] = s;
-            targets[r] = slice->logits + (size_t)(cursor->item + i) * plan->n_tasks;
-        }
-        s += take > 0;
-        cursor->item += take;
-        if (cursor->item == slice->n_rows) cursor->slice++, cursor->item = 0;
+    for (uint32_t s = 0, r = 0; s < header.n_slices; s++) {
+        const run next = next_run(cursor, n_rows - r);
+        to[header.starts + s] = r;
+        copy_words(to + header.users + s * user, next.slice->user, user);
+        copy_words(to + header.contexts + s * context, next.slice->context, context);
+        copy_words(to + header.items + r * item, (const uint32_t *)next.slice->items + next.item * item,
+                   next.n_rows * item);
+        for (const uint32_t end = r + next.n_rows; r < end; r++) slice_of[r] = s;
     }
     for (uint32_t r = n_rows; r < padded_rows(n_rows); r++) slice_of[r] = 0;
     to[header.starts + header.n_slices] = n_rows;
     return (header.items + (size_t)n_rows * item) * sizeof(uint32_t);
+}
+
+void hr_cuda_hand_out(const hr_plan *plan, hr_cuda_cursor cursor, uint32_t n_rows, const float *logits) {
+    const size_t n_tasks = plan->n_tasks;
+    for (uint32_t r = 0; r < n_rows;) {
+        const run next = next_run(&cursor, n_rows - r);
+        memcpy(next.slice->logits + next.item * n_tasks, logits + r * n_tasks,
+               next.n_rows * n_tasks * sizeof *logits);
+        r += next.n_rows;
+    }
 }

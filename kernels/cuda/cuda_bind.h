@@ -45,9 +45,11 @@ typedef struct hr_cuda_cursor {
 /* The most bytes that staging n_rows rows may take: each may be a slice of its own. */
 size_t hr_cuda_staging_nbytes(const hr_plan *plan, uint32_t n_rows);
 
-/* Writes the next n_rows > 0 rows (the batch must have them) to `to` and moves the cursor on. targets[r] is
- * where row r's logits belong. Returns the bytes written, at most hr_cuda_staging_nbytes. */
-size_t hr_cuda_stage_rows(const hr_plan *plan, hr_cuda_cursor *cursor, uint32_t n_rows, uint32_t *to,
-                          float **targets);
+/* Writes the next n_rows > 0 rows (the batch must have them) to `to` and moves the cursor on. Returns the
+ * bytes written, at most hr_cuda_staging_nbytes. */
+size_t hr_cuda_stage_rows(const hr_plan *plan, hr_cuda_cursor *cursor, uint32_t n_rows, uint32_t *to);
+
+/* Copies logits (n_rows, T) to where those of the next n_rows rows belong. */
+void hr_cuda_hand_out(const hr_plan *plan, hr_cuda_cursor cursor, uint32_t n_rows, const float *logits);
 
 #endif

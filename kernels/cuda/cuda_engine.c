@@ -30,9 +30,8 @@ struct hr_cuda_worker {
     const hr_cuda_engine *engine; /* borrowed */
     const replica *replica;
     void *stream, *event;
-    void *memory;    /* the device's: buffers, logits, staging, image */
-    void *pinned;    /* staging, then logits */
-    float **targets; /* (largest bucket) */
+    void *memory; /* the device's: buffers, logits, staging, image */
+    void *pinned; /* staging, then logits */
     hr_cuda_places at;
     uint32_t *staging; /* in pinned */
     float *logits;     /* in pinned */
@@ -224,7 +223,6 @@ void hr_cuda_worker_destroy(hr_cuda_worker *worker) {
     if (worker->stream) runtime->stream_destroy(worker->stream);
     if (worker->memory) runtime->free(worker->memory);
     if (worker->pinned) runtime->host_free(worker->pinned);
-    free(worker->targets);
     free(worker);
 }
 
@@ -262,8 +260,6 @@ static hr_status worker_allocate(hr_cuda_worker *w, hr_error *err) {
     }
     w->staging = w->pinned;
     w->logits = (float *)(void *)((uint8_t *)w->pinned + staging);
-    w->targets = calloc(max_rows(plan), sizeof *w->targets);
-    if (!w->targets) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory for a worker");
     return HR_OK;
 }
 
@@ -346,18 +342,21 @@ static hr_status run_rows(hr_cuda_worker *w, hr_cuda_cursor *cursor, uint32_t bu
                           hr_error *err) {
     const hr_cuda_runtime *runtime = w->engine->runtime;
     const hr_plan *plan = w->engine->plan->plan;
-    size_t row = plan->n_tasks * sizeof(float);
-    size_t nbytes = hr_cuda_stage_rows(plan, cursor, n_rows, w->staging, w->targets);
+    const hr_cuda_cursor begin = *cursor;
+    size_t nbytes = hr_cuda_stage_rows(plan, cursor, n_rows, w->staging);
     int code = runtime->copy_in(w->at.staging, w->staging, nbytes, w->stream);
     if (!code) code = runtime->graph_launch(w->graphs[bucket], w->stream);
-    if (!code) code = runtime->copy_out(w->logits, w->at.logits, n_rows * row, w->stream);
+    if (!code) {
+        code = runtime->copy_out(w->logits, w->at.logits, (size_t)n_rows * plan->n_tasks * sizeof(float),
+                                 w->stream);
+    }
     if (!code) code = runtime->event_record(w->event, w->stream);
     if (!code) code = runtime->event_wait(w->event);
     if (code) {
         runtime->stream_wait(w->stream); /* what was begun may still read the staging */
         return device_error(runtime, code, "running a batch", err);
     }
-    for (uint32_t r = 0; r < n_rows; r++) memcpy(w->targets[r], w->logits + (size_t)r * plan->n_tasks, row);
+    hr_cuda_hand_out(plan, begin, n_rows, w->logits);
     return HR_OK;
 }
 

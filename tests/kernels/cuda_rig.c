@@ -123,14 +123,11 @@ void hr_cuda_rig_destroy(hr_cuda_rig *rig) {
 }
 
 hr_status hr_cuda_rig_stage(hr_cuda_rig *rig, const hr_slice *slices, uint32_t n_rows, hr_error *err) {
-    float **targets = calloc(n_rows, sizeof *targets);
-    if (targets == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "out of memory");
     hr_cuda_cursor cursor = {.slices = slices};
     memset(rig->host_memory, 0, rig->nbytes);
     memset(rig->host_memory, 0xA5, HR_CUDA_GUARD);
     memset(rig->host_memory + rig->nbytes - HR_CUDA_GUARD, 0xA5, HR_CUDA_GUARD);
-    hr_cuda_stage_rows(rig->plan->plan, &cursor, n_rows, rig->host.staging, targets);
-    free(targets);
+    hr_cuda_stage_rows(rig->plan->plan, &cursor, n_rows, rig->host.staging);
     rig->n_rows = n_rows;
     rig->bucket = rig->plan->buckets[hr_cuda_plan_bucket(rig->plan, n_rows)];
     /* The device's image for the copy, then the host's own. */

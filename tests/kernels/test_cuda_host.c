@@ -234,15 +234,18 @@ static void staging_holds_each_slice_once_however_rows_are_cut(void **state) {
     hr_random_batch *batch = hr_random_batch_create(&made->plan, n_rows, 6, 2);
     size_t item = hr_row_words(&made->schema, HR_ENTITY_ITEM),
            user = hr_row_words(&made->schema, HR_ENTITY_USER);
+    float *numbers = calloc(batch->n_logits, sizeof *numbers); /* for logits */
+    assert_non_null(numbers);
+    for (size_t i = 0; i < batch->n_logits; i++) numbers[i] = (float)i;
     for (uint32_t cut = 1; cut <= 146; cut = 2 * cut + 1) {
         hr_cuda_cursor cursor = {.slices = batch->slices};
         for (uint32_t at = 0, n; at < 146; at += n) {
             n = 146 - at < cut ? 146 - at : cut;
             size_t room = hr_cuda_staging_nbytes(&made->plan, n);
             uint32_t *to = malloc(room); /* so that a sanitizer sees a word too many */
-            float **targets = malloc(n * sizeof *targets);
-            assert_true(to != NULL && targets != NULL);
-            assert_true(hr_cuda_stage_rows(&made->plan, &cursor, n, to, targets) <= room);
+            assert_non_null(to);
+            const hr_cuda_cursor begin = cursor;
+            assert_true(hr_cuda_stage_rows(&made->plan, &cursor, n, to) <= room);
             const hr_cuda_header *header = (const hr_cuda_header *)to;
             assert_int_equal(header->n_rows, n);
             for (uint32_t r = 0; r < n; r++) {
@@ -252,12 +255,17 @@ static void staging_holds_each_slice_once_however_rows_are_cut(void **state) {
                 const uint32_t *items = batch->slices[slice].items;
                 assert_memory_equal(to + header->items + r * item, items + (row - first) * item, item * 4);
                 assert_memory_equal(to + header->users + s * user, batch->slices[slice].user, user * 4);
-                assert_ptr_equal(targets[r], batch->logits + (size_t)row * made->plan.n_tasks);
             }
             free(to);
-            free(targets);
+            hr_cuda_hand_out(&made->plan, begin, n, numbers + at * made->plan.n_tasks);
         }
+        for (size_t i = 0; i < batch->n_logits; i++) {
+            assert_true(batch->logits[i] == numbers[i]);
+            batch->logits[i] = NAN;
+        }
+        assert_true(hr_random_batch_guards_intact(batch));
     }
+    free(numbers);
     hr_random_batch_destroy(batch);
     hr_random_plan_destroy(made);
 }
