@@ -51,7 +51,7 @@ hr_status hr_catalog_create(hr_version_policy policy, const char *const *version
 
 static void group_destroy(hr_version_group *group) {
     for (size_t v = 0; v < group->n_versions; v++) {
-        hr_model_unref(group->versions[v]->model);
+        hr_model_unref(group->versions[v]->loaded.model);
         free(group->versions[v]);
     }
     free(group->versions);
@@ -152,7 +152,7 @@ static hr_status merge_versions(hr_version_group *group, const hr_model_folder *
 }
 
 static bool is_of_use(const hr_version *version) {
-    return version->on_disk || version->model != NULL || version->loading || version->n_retired > 0 ||
+    return version->on_disk || version->loaded.model != NULL || version->loading || version->n_retired > 0 ||
            version->calls != NULL;
 }
 
@@ -223,7 +223,7 @@ void hr_group_set_labels(hr_version_group *group, hr_version_label *labels, size
 
 static bool serves(const hr_version_group *group, uint64_t version) {
     const hr_version *found = hr_group_find(group, version);
-    return found != NULL && found->model != NULL;
+    return found != NULL && found->loaded.model != NULL;
 }
 
 bool hr_catalog_resolve_labels(hr_catalog *catalog) {

@@ -10,6 +10,12 @@
 #include "model/folders.h"
 #include "model/repository.h"
 
+/* A version's model, once it is loaded. */
+typedef struct hr_loaded_model {
+    hr_model *model; /* NULL: none; then the rest is 0 */
+    uint64_t load_ms, loaded_unix_ms;
+} hr_loaded_model;
+
 /* A version that is on disk, or was and is still of use. */
 typedef struct hr_version {
     uint64_t version;
@@ -21,10 +27,9 @@ typedef struct hr_version {
     bool held;             /* unloaded by a call: not for the policy to load until the files change */
     bool loading;
 
-    hr_model *model;         /* what serves; one reference. NULL: nothing */
-    hr_version_stamp loaded; /* the files of model */
-    uint64_t load_ms, loaded_unix_ms;
-    bool published; /* requests see a model of this version */
+    hr_loaded_model loaded;  /* what is to serve; one reference */
+    hr_version_stamp files;  /* of loaded */
+    hr_loaded_model serving; /* what requests see: that, or what was before it was published; borrowed */
 
     hr_error failure;        /* of the last attempt; code HR_OK: it succeeded, or there was none */
     hr_version_stamp failed; /* the files of that attempt */
@@ -92,7 +97,7 @@ hr_load_choice hr_catalog_next_load(const hr_catalog *catalog, bool settled, uin
 /* Whether a version that serves is to go on. */
 bool hr_catalog_keeps(const hr_catalog *catalog, const hr_version_group *group, const hr_version *version);
 
-/* The versions of the group that serve. */
-size_t hr_group_n_served(const hr_version_group *group);
+/* The versions of the group that are loaded: once published, that serve. */
+size_t hr_group_n_loaded(const hr_version_group *group);
 
 #endif

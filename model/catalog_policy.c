@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
-size_t hr_group_n_served(const hr_version_group *group) {
+size_t hr_group_n_loaded(const hr_version_group *group) {
     size_t n = 0;
-    for (size_t v = 0; v < group->n_versions; v++) n += group->versions[v]->model != NULL;
+    for (size_t v = 0; v < group->n_versions; v++) n += group->versions[v]->loaded.model != NULL;
     return n;
 }
 
@@ -42,7 +42,7 @@ static bool is_barred(const hr_version *version, uint64_t now_ns) {
 }
 
 static bool may_load(const hr_version *version, bool settled, uint64_t now_ns) {
-    return version->on_disk && version->model == NULL && !version->loading &&
+    return version->on_disk && version->loaded.model == NULL && !version->loading &&
            (version->settled || !settled) && !is_barred(version, now_ns);
 }
 
@@ -51,7 +51,7 @@ static const hr_version *newer_to_load(const hr_version_group *group, bool settl
     for (size_t v = 0; v < group->n_versions; v++) {
         const hr_version *version = group->versions[v];
         if (!version->on_disk || version->held) continue;
-        if (version->model != NULL) return NULL;
+        if (version->loaded.model != NULL) return NULL;
         if (may_load(version, settled, now_ns)) return version;
     }
     return NULL;
@@ -91,7 +91,7 @@ hr_load_choice hr_catalog_next_load(const hr_catalog *catalog, bool settled, uin
 static const hr_version *newest_served(const hr_version_group *group) {
     for (size_t v = 0; v < group->n_versions; v++) {
         const hr_version *version = group->versions[v];
-        if (version->model != NULL && version->on_disk && !version->held) return version;
+        if (version->loaded.model != NULL && version->on_disk && !version->held) return version;
     }
     return NULL;
 }

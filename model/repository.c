@@ -71,7 +71,7 @@ static hr_status check_any(const char *root, hr_repository *repository, const hr
     const char *wanted = repository->default_spec;
     bool any = false;
     for (size_t g = 0; g < repository->catalog->n_groups; g++)
-        any = any || hr_group_n_served(repository->catalog->groups[g]) > 0;
+        any = any || hr_group_n_loaded(repository->catalog->groups[g]) > 0;
     if (!any) {
         hr_error_set(err, HR_NOT_FOUND, "%s",
                      first->code != HR_OK
@@ -255,27 +255,21 @@ const char *hr_version_state_text(hr_version_state state) {
     return "unknown";
 }
 
-/* What is loaded serves once requests see it. */
-static bool is_serving(const hr_version *version) {
-    return version->model != NULL && version->published;
-}
-
 static hr_version_state state_of(const hr_version *version) {
-    if (is_serving(version)) return HR_VERSION_SERVING;
-    if (version->loading || version->model != NULL) return HR_VERSION_LOADING;
+    if (version->serving.model != NULL) return HR_VERSION_SERVING;
+    if (version->loading || version->loaded.model != NULL) return HR_VERSION_LOADING;
     if (version->n_retired > 0) return HR_VERSION_UNLOADING;
     return version->failure.code != HR_OK ? HR_VERSION_FAILED : HR_VERSION_AVAILABLE;
 }
 
 static hr_version_status status_of(const hr_version *version) {
-    bool serves = is_serving(version);
     return (hr_version_status){
         .version = version->version,
         .state = state_of(version),
         .reason = version->failure.code != HR_OK ? version->failure.message : "",
-        .model = serves ? version->model : NULL,
-        .load_ms = serves ? version->load_ms : 0,
-        .loaded_unix_ms = serves ? version->loaded_unix_ms : 0,
+        .model = version->serving.model,
+        .load_ms = version->serving.load_ms,
+        .loaded_unix_ms = version->serving.loaded_unix_ms,
     };
 }
 

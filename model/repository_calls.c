@@ -62,8 +62,8 @@ static hr_status load(hr_repository *repository, hr_repository_call *call, bool 
     if (version == NULL) return not_found(call, "is not in the repository", err);
     call->resolved = version->version;
     version->held = false;
-    if (version->model != NULL && !version->loading &&
-        hr_version_stamps_equal(&version->loaded, &version->seen))
+    if (version->loaded.model != NULL && !version->loading &&
+        hr_version_stamps_equal(&version->files, &version->seen))
         return HR_OK;
     call->message.mail.next = (hr_mail *)version->calls;
     version->calls = call;
@@ -82,7 +82,7 @@ static bool is_default(const hr_repository *repository, const hr_version_group *
 
 static size_t n_served(const hr_catalog *catalog) {
     size_t n = 0;
-    for (size_t g = 0; g < catalog->n_groups; g++) n += hr_group_n_served(catalog->groups[g]);
+    for (size_t g = 0; g < catalog->n_groups; g++) n += hr_group_n_loaded(catalog->groups[g]);
     return n;
 }
 
@@ -118,11 +118,11 @@ static hr_status check_unload(const hr_repository *repository, const hr_reposito
         if (!is_meant(call, version)) continue;
         hr_status status = check_unnamed(repository, group, version, err);
         if (status != HR_OK) return status;
-        n_leaving += version->model != NULL;
+        n_leaving += version->loaded.model != NULL;
         n_loading += version->loading;
     }
     if (n_leaving == 0 && n_loading == 0) return not_found(call, "is not served", err);
-    if (n_leaving == 0 || n_leaving < hr_group_n_served(group)) return HR_OK;
+    if (n_leaving == 0 || n_leaving < hr_group_n_loaded(group)) return HR_OK;
     if (is_default(repository, group))
         return hr_error_set(err, HR_FAILED_PRECONDITION,
                             "no version of the default model %s would be left: load another first",
@@ -166,7 +166,7 @@ static hr_status check_label(const hr_repository *repository, const hr_repositor
         return HR_OK;
     }
     const hr_version *version = hr_group_find(group, call->version);
-    if (version == NULL || version->model == NULL)
+    if (version == NULL || version->loaded.model == NULL)
         return hr_error_set(err, HR_FAILED_PRECONDITION, "%s@%llu is not served: load it first", group->name,
                             (unsigned long long)call->version);
     return HR_OK;
@@ -260,7 +260,12 @@ void hr_repository_take_call__(hr_repository *repository, hr_repository_message 
         answer(call, &error);
         return;
     }
-    hr_status status = HR_OK;
+    /* What could not be published yet is no ground to decide on. */
+    hr_status status = hr_repository_settle__(repository, &error);
+    if (status != HR_OK) {
+        answer(call, &error);
+        return;
+    }
     switch (call->action) {
     case HR_REPOSITORY_LOAD: status = load(repository, call, &waits, &error); break;
     case HR_REPOSITORY_UNLOAD: status = unload(repository, call, &error); break;

@@ -84,17 +84,17 @@ static bool choose_job(hr_repository *repository, bool settled) {
 
 static void log_loaded(const hr_load_job *job) {
     char how[160];
-    uint64_t embeddings, network = hr_model_parameters(job->model, &embeddings);
-    hr_engine_describe(hr_model_engine(job->model), how, sizeof how);
-    hr_log(HR_LOG_INFO, "model loaded", HR_LOG_STR("model", hr_model_label(job->model)),
+    uint64_t embeddings, network = hr_model_parameters(job->loaded.model, &embeddings);
+    hr_engine_describe(hr_model_engine(job->loaded.model), how, sizeof how);
+    hr_log(HR_LOG_INFO, "model loaded", HR_LOG_STR("model", hr_model_label(job->loaded.model)),
            HR_LOG_STR("backend", how), HR_LOG_INT("network_parameters", network),
-           HR_LOG_INT("embedding_parameters", embeddings), HR_LOG_INT("load_ms", job->load_ms));
+           HR_LOG_INT("embedding_parameters", embeddings), HR_LOG_INT("load_ms", job->loaded.load_ms));
 }
 
 /* Takes a model out of service; the table that is published may still have it. */
 static void take_out(hr_version *version) {
-    hr_model *model = version->model;
-    version->model = NULL;
+    hr_model *model = version->loaded.model;
+    version->loaded = (hr_loaded_model){0};
     if (model == NULL) return;
     version->n_retired++;
     hr_model_unref(model);
@@ -104,10 +104,8 @@ static void take_model(hr_repository *repository, const hr_load_job *job) {
     hr_version *version = job->version;
     log_loaded(job);
     take_out(version); /* the same version, of other files */
-    version->model = job->model;
-    version->loaded = job->stamp;
-    version->load_ms = job->load_ms;
-    version->loaded_unix_ms = job->loaded_unix_ms;
+    version->loaded = job->loaded;
+    version->files = job->stamp;
     version->failure = (hr_error){.code = HR_OK};
     version->n_failures = 0;
     bool asked_for = version->calls != NULL;
@@ -142,10 +140,10 @@ void hr_repository_take_result__(hr_repository *repository, hr_error *result) {
     bool cancelled = atomic_load(&job->cancelled);
     pthread_mutex_lock(&repository->catalog_lock);
     job->version->loading = false;
-    if (cancelled && job->model != NULL) { /* too late to stop it */
+    if (cancelled && job->loaded.model != NULL) { /* too late to stop it */
         job->version->n_retired++;
-        hr_model_unref(job->model);
-    } else if (job->model != NULL) {
+        hr_model_unref(job->loaded.model);
+    } else if (job->loaded.model != NULL) {
         take_model(repository, job);
     } else if (!cancelled) {
         take_failure(repository, job);
@@ -198,7 +196,7 @@ static void note_published(hr_repository *repository) {
     for (size_t g = 0; g < repository->catalog->n_groups; g++) {
         const hr_version_group *group = repository->catalog->groups[g];
         for (size_t v = 0; v < group->n_versions; v++)
-            group->versions[v]->published = group->versions[v]->model != NULL;
+            group->versions[v]->serving = group->versions[v]->loaded;
     }
     pthread_mutex_unlock(&repository->catalog_lock);
 }
@@ -209,8 +207,8 @@ static hr_status publish(hr_repository *repository, hr_error *err) {
     if (served == NULL) return hr_error_set(err, HR_OUT_OF_MEMORY, "no memory for the table of models");
     hr_served *before = atomic_exchange(&repository->served, served);
     while (atomic_load(&repository->readers) != 0) nanosleep(&moment, NULL);
+    note_published(repository); /* before what was goes: until then a version's status may tell of it */
     hr_served_destroy(before);
-    note_published(repository);
     repository->unpublished = false;
     return HR_OK;
 }
@@ -221,9 +219,9 @@ static bool take_out_unwanted(hr_catalog *catalog) {
         const hr_version_group *group = catalog->groups[g];
         for (size_t v = 0; v < group->n_versions; v++) {
             hr_version *version = group->versions[v];
-            if (version->model == NULL || hr_catalog_keeps(catalog, group, version)) continue;
+            if (version->loaded.model == NULL || hr_catalog_keeps(catalog, group, version)) continue;
             hr_log(HR_LOG_INFO, "model taken out of service",
-                   HR_LOG_STR("model", hr_model_label(version->model)));
+                   HR_LOG_STR("model", hr_model_label(version->loaded.model)));
             take_out(version);
             any = true;
         }

@@ -22,9 +22,8 @@ typedef struct hr_load_job {
     atomic_bool cancelled;         /* any thread may set it */
     /* Out. */
     hr_error error;
-    hr_model *model;        /* one reference; NULL where error is set */
+    hr_loaded_model loaded; /* one reference; no model where error is set */
     hr_version_stamp stamp; /* of the files, before they were read */
-    uint64_t load_ms, loaded_unix_ms;
 } hr_load_job;
 
 struct hr_repository {

@@ -117,10 +117,10 @@ void hr_repository_load__(hr_repository *repository, hr_load_job *job) {
         status = make_ready(repository, job, model, &job->error);
         if (status != HR_OK) hr_model_unref(model);
     }
-    job->model = status == HR_OK ? model : NULL;
     if (status == HR_OK) job->error = (hr_error){.code = HR_OK}; /* whatever was found and borne on the way */
-    job->load_ms = (hr_clock_ns() - begun_ns) / 1000000u;
-    job->loaded_unix_ms = hr_clock_wall_us() / 1000u;
+    job->loaded = (hr_loaded_model){.model = status == HR_OK ? model : NULL,
+                                    .load_ms = (hr_clock_ns() - begun_ns) / 1000000u,
+                                    .loaded_unix_ms = hr_clock_wall_us() / 1000u};
 }
 
 void *hr_repository_loader__(void *arg) {

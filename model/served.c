@@ -42,7 +42,7 @@ static hr_model *find_version(const served_row *row, uint64_t version) {
 static size_t add_row(hr_served *served, const hr_version_group *group, size_t n_labels) {
     served_row row = {.models = served->models + served->n_models, .labels = served->labels + n_labels};
     for (size_t v = 0; v < group->n_versions; v++) {
-        hr_model *model = group->versions[v]->model;
+        hr_model *model = group->versions[v]->loaded.model;
         if (model != NULL) row.models[row.n_models++] = hr_model_ref(model);
     }
     if (row.n_models == 0) return n_labels;
@@ -62,7 +62,7 @@ static size_t add_row(hr_served *served, const hr_version_group *group, size_t n
 hr_served *hr_served_create(const hr_catalog *catalog, const char *default_spec) {
     size_t n_models = 0, n_labels = 0;
     for (size_t g = 0; g < catalog->n_groups; g++) {
-        n_models += hr_group_n_served(catalog->groups[g]);
+        n_models += hr_group_n_loaded(catalog->groups[g]);
         n_labels += catalog->groups[g]->n_labels;
     }
     hr_served *served = calloc(1, sizeof *served);
