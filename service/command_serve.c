@@ -1,14 +1,15 @@
 /* `homerank serve`: opens the store and the models, starts the pipeline and the server, waits for a signal.
  *
  * Signals are the main thread's: SIGTERM, SIGINT and SIGHUP are blocked before gRPC starts threads of its own
- * and taken by sigwait. SIGHUP reads the experiments file again. After the first of the others, the accepted
- * calls have --grace-ms to finish; a second ends the process at once.
+ * and taken by sigtimedwait. SIGHUP reads the experiments file again. After the first of the others, the
+ * accepted calls have --grace-ms to finish; a second ends the process at once.
  */
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "service/commands.h"
@@ -117,11 +118,17 @@ static void log_listening(const hr_options *options, const hr_runtime *runtime, 
            HR_LOG_INT("threads", options->threads), HR_LOG_STR("models", text.labels));
 }
 
-/* SIGHUP reads the experiments again; the others end it. */
+/* SIGHUP reads the experiments again; the others end it. Every minute meanwhile what malloc holds and nobody
+ * uses goes back to the system: each thread's heap has its own worst moment, and would stay as large. */
 static void wait_for_signal(const sigset_t *signals, const hr_runtime *runtime) {
-    int signal_number = 0;
-    while (sigwait(signals, &signal_number) == 0 && signal_number == SIGHUP)
-        if (runtime->experiments != NULL) hr_experiments_watch_reload(runtime->experiments);
+    const struct timespec minute = {.tv_sec = 60};
+    int signal_number;
+    do {
+        signal_number = sigtimedwait(signals, NULL, &minute);
+        if (signal_number < 0) malloc_trim(0);
+        if (signal_number == SIGHUP && runtime->experiments != NULL)
+            hr_experiments_watch_reload(runtime->experiments);
+    } while (signal_number < 0 || signal_number == SIGHUP);
     hr_log(HR_LOG_INFO, "shutting down",
            HR_LOG_STR("signal", signal_number == SIGINT ? "SIGINT" : "SIGTERM"));
     pthread_sigmask(SIG_UNBLOCK, signals, NULL);
@@ -161,12 +168,12 @@ static hr_status serve(const hr_options *options, hr_runtime *runtime, hr_monito
     return status;
 }
 
-/* Left alone, malloc raises both limits whenever a larger block is freed, up to 32 and 64 MiB: each thread's
- * heap would then keep as much free memory on top as the largest model took that it ever loaded. */
+/* What is large, a model's memory above all, is mapped apart, and unmapped when it is freed; left alone,
+ * malloc would soon take blocks of up to 32 MiB from the heaps of threads. */
 static void keep_heaps_small(void) {
-    enum { LIMIT_NBYTES = 256 << 10 };
-    mallopt(M_MMAP_THRESHOLD, LIMIT_NBYTES);
-    mallopt(M_TRIM_THRESHOLD, LIMIT_NBYTES);
+    enum { MAPPED_FROM_NBYTES = 256 << 10, TRIMMED_FROM_NBYTES = 1 << 20 };
+    mallopt(M_MMAP_THRESHOLD, MAPPED_FROM_NBYTES);
+    mallopt(M_TRIM_THRESHOLD, TRIMMED_FROM_NBYTES);
 }
 
 int hr_command_serve(const hr_options *options) {
