@@ -85,6 +85,27 @@ static bool writes(const hr_cuda_plan *plan, uint32_t s, uint32_t buffer) {
     return false;
 }
 
+static uint32_t hidden_columns(const hr_cuda_plan *plan, const hr_cuda_plan_tower *tower, uint32_t which) {
+    uint32_t widest = 0;
+    for (uint32_t i = which; i + 1 < tower->n_layers; i += 2) {
+        uint32_t width = hr_cuda_padded(plan->tower_layers[tower->first_layer + i].n);
+        if (width > widest) widest = width;
+    }
+    return widest;
+}
+
+/* The columns that stage s writes of a buffer of its own: a tower's two are of one width, that of the widest
+ * hidden layer, which may leave a part of the other as it was. */
+static uint32_t written_columns(const hr_cuda_plan *plan, uint32_t s, uint32_t buffer) {
+    const hr_cuda_stage *stage = &plan->stages[s];
+    for (uint32_t i = stage->first; stage->kind == HR_CUDA_TOWERS && i < stage->first + stage->count; i++) {
+        const hr_cuda_plan_tower *tower = &plan->towers[plan->steps[i].index];
+        for (uint32_t which = 0; which < 2; which++)
+            if (tower->hidden[which] == buffer) return hidden_columns(plan, tower, which);
+    }
+    return plan->buffers[buffer].width;
+}
+
 /* Takes over the bucket's rows of a buffer. */
 static void take_rows(const hr_cuda_rig *rig, const hr_cuda_buffer *b, const uint8_t *found, uint8_t *want) {
     size_t panel = (size_t)hr_cuda_plan_panel(rig->plan) * 2;
@@ -129,7 +150,7 @@ static double worst_of_stage(const hr_cuda_rig *rig, uint32_t s, const uint8_t *
         bool shared = i == plan->values[HR_CUDA_VALUE_SHARED].f32;
         uint32_t high = high_of(plan, i);
         const matrix written = {.rows = shared ? rig->host.staging[1] : rig->n_rows, /* header.n_slices */
-                                .width = b->width,
+                                .width = written_columns(plan, s, i),
                                 .ld = b->is_bf16 ? hr_cuda_plan_panel(plan) : b->width,
                                 .is_bf16 = b->is_bf16,
                                 .at = buffers + (high == HR_CUDA_NONE ? b : &plan->buffers[high])->offset,
