@@ -5,7 +5,6 @@ data. Everything lives in a temporary folder and ends with the test; waiting is 
 """
 
 import collections
-import ctypes
 import importlib
 import json
 import os
@@ -69,16 +68,10 @@ make_request = importlib.import_module("homerank.client").make_request
 
 # --- processes -----------------------------------------------------------------------------------------------
 
-_libc = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent():
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def spawn(arguments, **options):
-    return subprocess.Popen(arguments, preexec_fn=_die_with_parent, **options)
+    """A process that ends with the thread that starts it. (preexec_fn would have Python fork, and gRPC then waits
+    until its threads are idle: at times for ever.)"""
+    return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *arguments], **options)
 
 
 def poll_until(condition, what, timeout=DEADLINE_S):
