@@ -117,8 +117,10 @@ void hr_repository_load__(hr_repository *repository, hr_load_job *job) {
         status = make_ready(repository, job, model, &job->error);
         if (status != HR_OK) hr_model_unref(model);
     }
-    if (status == HR_OK) job->error = (hr_error){.code = HR_OK}; /* whatever was found and borne on the way */
-    job->loaded = (hr_loaded_model){.model = status == HR_OK ? model : NULL,
+    job->loaded = (hr_loaded_model){0};
+    if (status != HR_OK) return;
+    job->error = (hr_error){.code = HR_OK}; /* whatever was found and borne on the way */
+    job->loaded = (hr_loaded_model){.model = model,
                                     .load_ms = (hr_clock_ns() - begun_ns) / 1000000u,
                                     .loaded_unix_ms = hr_clock_wall_us() / 1000u};
 }
