@@ -173,8 +173,10 @@ static hr_cuda_mix bind_mix(const hr_cuda_plan *plan, const hr_cuda_image *image
         .terms = (const hr_cuda_term *)(const void *)(at->image + image->terms) + m->first_term,
         .gate_at = m->gate_at,
         .self_at = m->self_at,
+        .n_terms = m->n_terms,
         .n_mixed = m->n_mixed,
         .n_self = m->n_self,
+        .self_first = m->self_first,
         .width = value->width,
         .padded = hr_cuda_padded(value->width),
         .ld_bf16 = hr_cuda_plan_panel(plan),
@@ -188,19 +190,6 @@ static hr_cuda_mix bind_mix(const hr_cuda_plan *plan, const hr_cuda_image *image
         bound.high = (void *)buffer_at(plan, at, value->operand, 0);
     if (value->low != HR_CUDA_NONE) bound.low = (void *)buffer_at(plan, at, value->low, 0);
     return bound;
-}
-
-/* Mixes that have steps come first, in the steps' order; then those in towers. */
-static uint32_t mixes_with_steps(const hr_cuda_plan *plan) {
-    uint32_t n = 0;
-    for (uint32_t m = 0; m < plan->n_mixes; m++) n += !plan->mixes[m].in_tower;
-    return n;
-}
-
-static uint32_t place_of_mix_in_tower(const hr_cuda_plan *plan, uint32_t mix) {
-    uint32_t place = mixes_with_steps(plan);
-    for (uint32_t m = 0; m < mix; m++) place += plan->mixes[m].in_tower;
-    return place;
 }
 
 static hr_cuda_tower bind_tower(const hr_cuda_plan *plan, const hr_cuda_image *image,
@@ -217,8 +206,7 @@ static hr_cuda_tower bind_tower(const hr_cuda_plan *plan, const hr_cuda_image *i
         bound.x = f32_at(plan, at, t->x, 0);
         bound.ld = plan->buffers[t->x].width;
     } else {
-        bound.mix = (const hr_cuda_mix *)(const void *)(at->image + image->mixes) +
-                    place_of_mix_in_tower(plan, t->mix);
+        bound.mix = bind_mix(plan, image, at, &plan->mixes[t->mix]);
     }
     for (int i = 0; i < 2; i++) {
         if (t->hidden[i] == HR_CUDA_NONE) continue;
@@ -269,11 +257,6 @@ void hr_cuda_image_fill(const hr_cuda_plan *plan, const hr_cuda_image *image, co
     fill_features(plan, image, at, to);
     fill_parts(plan, at, (void *)(to + image->parts));
     fill_steps(plan, image, at, to);
-    hr_cuda_mix *mixes = (void *)(to + image->mixes);
-    for (uint32_t m = 0; m < plan->n_mixes; m++) {
-        if (plan->mixes[m].in_tower)
-            mixes[place_of_mix_in_tower(plan, m)] = bind_mix(plan, image, at, &plan->mixes[m]);
-    }
     fill_tower_layers(plan, at, (void *)(to + image->tower_layers));
     hr_cuda_tile *tiles = (void *)(to + image->tiles);
     for (uint32_t i = 0; i < plan->n_tiles; i++) {

@@ -350,13 +350,17 @@ static void add_experts(network *n, const hr_unit *u, unit_place *place) {
 
 /* ---- Mixes (2.5, 2.6) and layers ---- */
 
-static void add_term(network *n, const unit_place *place, uint32_t k, uint32_t *ready) {
+/* A unit's experts. */
+static void add_terms(network *n, const hr_layer *layer, uint32_t unit, uint32_t *ready) {
     hr_cuda_plan *out = n->b.out;
-    hr_cuda_plan_term *term = hr__cuda_append(&n->b, &out->terms, &out->n_terms, sizeof *term);
-    if (!term) return;
-    *term = (hr_cuda_plan_term){place->experts, k * place->stride};
-    uint32_t level = hr__cuda_ready(&n->b, place->experts);
-    if (level > *ready) *ready = level;
+    const unit_place *place = &n->units[unit];
+    for (uint32_t k = 0; k < layer->units[unit].n_experts; k++) {
+        hr_cuda_plan_term *term = hr__cuda_append(&n->b, &out->terms, &out->n_terms, sizeof *term);
+        if (!term) return;
+        *term = (hr_cuda_plan_term){place->experts, k * place->stride};
+        uint32_t level = hr__cuda_ready(&n->b, place->experts);
+        if (level > *ready) *ready = level;
+    }
 }
 
 static bool reads_unit(const hr_input *sources, const hr_source *unit) {
@@ -406,13 +410,15 @@ static uint32_t add_mix(network *n, uint32_t layer_index, uint32_t unit) {
     hr_cuda_plan *out = n->b.out;
     hr_cuda_plan_mix mix = {.first_term = out->n_terms, .logits = place->gates, .n_mixed = u->n_mixed};
     mix.gate_at = place->gate_at, mix.self_at = place->self_at;
+    mix.n_self = u->self_gate ? u->n_experts : 0;
+    mix.self_first = u->n_mixed;
     uint32_t ready = 0;
     for (uint32_t j = 0; j < u->n_mix; j++) {
-        for (uint32_t k = 0; k < layer->units[u->mix[j]].n_experts; k++)
-            add_term(n, &n->units[u->mix[j]], k, &ready);
+        if (u->mix[j] == unit) mix.self_first = out->n_terms - mix.first_term;
+        add_terms(n, layer, u->mix[j], &ready);
     }
-    for (uint32_t k = 0; u->self_gate && k < u->n_experts; k++) add_term(n, place, k, &ready);
-    mix.n_self = u->self_gate ? u->n_experts : 0;
+    if (mix.n_self > 0 && mix.self_first == u->n_mixed) add_terms(n, layer, unit, &ready);
+    mix.n_terms = out->n_terms - mix.first_term;
     if (mix.logits != HR_CUDA_NONE && hr__cuda_ready(&n->b, mix.logits) > ready)
         ready = hr__cuda_ready(&n->b, mix.logits);
     if (mix.logits != HR_CUDA_NONE) hr__cuda_reads(&n->b, mix.logits, ready + 1);
@@ -488,7 +494,7 @@ static void add_tower(network *n, uint32_t index) {
             hr__cuda_append(&n->b, &out->tower_layers, &out->n_tower_layers, sizeof *added);
         if (!added) return;
         *added = made;
-        if (i + 1 < task->n_tower && layer->out > widest) widest = layer->out;
+        if (i + 2 < task->n_tower && layer->out > widest) widest = layer->out;
     }
     if (mix == HR_CUDA_NONE) {
         tower.x = hr__cuda_value_f32(&n->b, value);
@@ -496,7 +502,7 @@ static void add_tower(network *n, uint32_t index) {
     }
     for (int i = 0; i < 2; i++) {
         tower.hidden[i] = HR_CUDA_NONE;
-        if (task->n_tower < 2 + (uint32_t)i) continue;
+        if (task->n_tower < 3 + (uint32_t)i) continue;
         tower.hidden[i] = hr__cuda_add_buffer(&n->b, widest, false);
         hr__cuda_writes(&n->b, tower.hidden[i], level);
     }

@@ -79,7 +79,7 @@ typedef struct hr_cuda_plan_term {
 } hr_cuda_plan_term;
 
 typedef struct hr_cuda_plan_mix {
-    uint32_t first_term, n_mixed, n_self;
+    uint32_t first_term, n_terms, n_mixed, n_self, self_first;
     uint32_t logits, gate_at, self_at; /* logits: buffer or HR_CUDA_NONE */
     uint32_t value;
     bool in_tower; /* no step of its own: the one tower that reads it computes it */
@@ -95,7 +95,7 @@ typedef struct hr_cuda_plan_tower {
     uint32_t mix; /* computed by the tower; HR_CUDA_NONE: */
     uint32_t x;   /* buffer */
     uint32_t first_layer, n_layers;
-    uint32_t hidden[2]; /* buffers, or HR_CUDA_NONE where the tower needs none or only one */
+    uint32_t hidden[2]; /* buffers, in turn, for hidden layers that another follows; or HR_CUDA_NONE */
     uint32_t task;
 } hr_cuda_plan_tower;
 

@@ -140,13 +140,14 @@ typedef struct hr_cuda_term {
     uint32_t ld;
 } hr_cuda_term;
 
-/* MODEL.md 2.5 and 2.6: n_mixed terms weighted by a softmax (by 1 where there is one), then n_self terms by
- * another (by sigma where there is one). */
+/* MODEL.md 2.5 and 2.6: the first n_mixed terms are weighted by a softmax (by 1 where there is one), n_self
+ * terms from self_first on by another (by sigma where there is one). The unit's own experts are most often
+ * among those it mixes, and then one term with two weights. */
 typedef struct hr_cuda_mix {
-    const hr_cuda_term *terms;
-    const float *logits; /* (M, ld_logits); NULL where nothing is gated */
+    const hr_cuda_term *terms; /* (n_terms) */
+    const float *logits;       /* (M, ld_logits); NULL where nothing is gated */
     uint32_t ld_logits, gate_at, self_at;
-    uint32_t n_mixed, n_self;
+    uint32_t n_terms, n_mixed, n_self, self_first;
     uint32_t width, padded; /* of the output */
     uint32_t ld_bf16;
     float *y;             /* (M, padded), or NULL */
@@ -164,13 +165,13 @@ typedef struct hr_cuda_tower_layer {
 
 /* A task's tower. */
 typedef struct hr_cuda_tower {
-    const hr_cuda_mix *mix; /* whose output is the tower's input; NULL: */
-    const float *x;         /* (M, ld) */
+    hr_cuda_mix mix; /* whose output is the tower's input; without terms: */
+    const float *x;  /* (M, ld) */
     uint32_t ld;
     uint32_t n_layers, activation;
     uint32_t ld_hidden;
     const hr_cuda_tower_layer *layers;
-    float *hidden[2]; /* (M, ld_hidden) each, in turn */
+    float *hidden[2]; /* (M, ld_hidden) each, in turn: of all hidden layers but the last */
     float *logits;    /* (M, n_tasks): column 0 of this task's */
     uint32_t n_tasks;
 } hr_cuda_tower;

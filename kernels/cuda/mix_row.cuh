@@ -1,12 +1,28 @@
 /* A mix's rows: eight threads take a row: both softmaxes, then the weighted sum of the experts' outputs,
- * eight columns of a panel each. A term's weight is worked out again for every panel: it costs less than room
- * for any number of weights would. Private to kernels/cuda. */
+ * eight columns of a panel each. Private to kernels/cuda.
+ *
+ * A thread has its share of term after term, panel after panel, copied ahead into slots of its own in shared
+ * memory: so many reads are under way whatever its registers hold, and as nobody else looks there, no barrier
+ * is waited for. The weight of a term past the first kLanes is worked out again for every panel: that
+ * costs less than room for any number of weights would. */
 #ifndef HOMERANK_KERNELS_CUDA_MIX_ROW_CUH
 #define HOMERANK_KERNELS_CUDA_MIX_ROW_CUH
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/mma.cuh"
 
 constexpr uint32_t kLanes = 8, kColumns = HR_CUDA_PAD / kLanes; /* a row's threads; a thread's columns */
+
+/* Terms that there is room for in shared memory. */
+constexpr uint32_t kTermsNear = 32;
+
+/* The mix's terms, near where there is room for them. All threads of the block. */
+__device__ inline const hr_cuda_term *fetch_terms(const hr_cuda_mix &mix, hr_cuda_term (&near)[kTermsNear]) {
+    if (mix.n_terms > kTermsNear) return mix.terms;
+    if (threadIdx.x < mix.n_terms) near[threadIdx.x] = mix.terms[threadIdx.x];
+    __syncthreads();
+    return near;
+}
 
 /* Over a row's lanes, the same in each. */
 template <typename Combine> __device__ float over_row(float x, Combine combine) {
@@ -15,58 +31,74 @@ template <typename Combine> __device__ float over_row(float x, Combine combine) 
     return x;
 }
 
-/* A row's softmax. Each of the row's lanes has the weight of the logit of its own number; of those past
- * kLanes a weight is worked out whenever it is asked for. */
+/* A row's softmax over n logits, in parts: what all have in common, and each one's own. */
 struct Softmax {
-    const float *z;
-    float top, scale, own;
+    float top, scale;
 
-    __device__ void begin(const float *logits, uint32_t n, uint32_t lane) {
-        z = logits;
-        own = top = lane < n ? z[lane] : -INFINITY;
+    /* Returns the weight of the logit of the lane's number, 0 past the last. */
+    __device__ float begin(const float *z, uint32_t n, uint32_t lane) {
+        const float mine = lane < n ? z[lane] : -INFINITY;
+        top = mine;
         for (uint32_t j = lane + kLanes; j < n; j += kLanes) top = fmaxf(top, z[j]);
         top = over_row(top, [](float a, float b) { return fmaxf(a, b); });
-        own = lane < n ? expf(own - top) : 0.0F;
+        const float own = lane < n ? expf(mine - top) : 0.0F;
         float total = own;
         for (uint32_t j = lane + kLanes; j < n; j += kLanes) total += expf(z[j] - top);
-        total = over_row(total, [](float a, float b) { return a + b; });
-        scale = 1.0F / total;
-        own *= scale;
+        scale = 1.0F / over_row(total, [](float a, float b) { return a + b; });
+        return own * scale;
     }
-    /* All threads of the warp alike. */
-    __device__ float weight(uint32_t j) const {
-        if (j >= kLanes) return expf(z[j] - top) * scale;
-        return __shfl_sync(kAllLanes, own, threadIdx.x % kWarp / kLanes * kLanes + j);
+    __device__ float weight(float z) const {
+        return expf(z - top) * scale;
     }
 };
 
+/* Lane `of`'s x, of the row's lanes. All threads of the warp. */
+__device__ inline float of_lane(float x, uint32_t of) {
+    return __shfl_sync(kAllLanes, x, threadIdx.x % kWarp / kLanes * kLanes + of % kLanes);
+}
+
+/* The weights of a mix's terms at a row. */
+struct TermWeights {
+    Softmax gate, self;
+    float own; /* of the term of the lane's number */
+
+    __device__ static const float *logits(const hr_cuda_mix &mix, uint32_t row) {
+        return mix.logits + (size_t)row * mix.ld_logits;
+    }
+    __device__ void begin(const hr_cuda_mix &mix, uint32_t row, uint32_t lane) {
+        const uint32_t k = lane - mix.self_first;
+        own = lane == 0 ? 1.0F : 0.0F;
+        if (mix.n_mixed > 1) own = gate.begin(logits(mix, row) + mix.gate_at, mix.n_mixed, lane);
+        if (mix.n_self == 0) return;
+        const float *z = logits(mix, row) + mix.self_at;
+        const float mine = mix.n_self == 1 ? sigmoid(z[0]) : self.begin(z, mix.n_self, lane);
+        const float its = of_lane(mine, k);
+        if (k < mix.n_self) own += its;
+    }
+    /* All threads of the warp alike. */
+    __device__ float of(const hr_cuda_mix &mix, uint32_t row, uint32_t j) const {
+        if (j < kLanes) return of_lane(own, j);
+        const float *z = logits(mix, row);
+        const uint32_t k = j - mix.self_first;
+        float weight = j < mix.n_mixed ? gate.weight(z[mix.gate_at + j]) : 0.0F;
+        if (k < mix.n_self)
+            weight += mix.n_self == 1 ? sigmoid(z[mix.self_at]) : self.weight(z[mix.self_at + k]);
+        return weight;
+    }
+};
+
+/* Eight columns. */
 struct Columns {
     float v[kColumns];
 };
 
-/* Eight columns of a term as they lie in memory. */
-template <bool kBf16> struct Raw;
-template <> struct Raw<true> { uint4 pairs; };
-template <> struct Raw<false> { float4 first, second; };
-
-__device__ inline void fetch(Raw<true> &raw, const hr_cuda_term &term, uint32_t row, uint32_t column) {
-    raw.pairs = *reinterpret_cast<const uint4 *>(static_cast<const uint16_t *>(term.expert) +
-                                                 hr_cuda_panel_at(term.ld, row, column));
+__device__ inline Columns columns_of(const uint4 &pairs) {
+    return {{first_of_pair(pairs.x), second_of_pair(pairs.x), first_of_pair(pairs.y), second_of_pair(pairs.y),
+             first_of_pair(pairs.z), second_of_pair(pairs.z), first_of_pair(pairs.w),
+             second_of_pair(pairs.w)}};
 }
-__device__ inline void fetch(Raw<false> &raw, const hr_cuda_term &term, uint32_t row, uint32_t column) {
-    const float *e = static_cast<const float *>(term.expert) + (size_t)row * term.ld + column;
-    raw.first = *reinterpret_cast<const float4 *>(e);
-    raw.second = *reinterpret_cast<const float4 *>(e + 4);
-}
-
-__device__ inline Columns columns_of(const Raw<true> &raw) {
-    return {{first_of_pair(raw.pairs.x), second_of_pair(raw.pairs.x), first_of_pair(raw.pairs.y),
-             second_of_pair(raw.pairs.y), first_of_pair(raw.pairs.z), second_of_pair(raw.pairs.z),
-             first_of_pair(raw.pairs.w), second_of_pair(raw.pairs.w)}};
-}
-__device__ inline Columns columns_of(const Raw<false> &raw) {
-    return {{raw.first.x, raw.first.y, raw.first.z, raw.first.w, raw.second.x, raw.second.y, raw.second.z,
-             raw.second.w}};
+__device__ inline Columns columns_of(const float4 &a, const float4 &b) {
+    return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
 
 __device__ inline void add(Columns &sum, float weight, const Columns &e) {
@@ -87,56 +119,74 @@ __device__ inline uint4 take_parts(Columns &c) {
             take_part(c.v[6], c.v[7])};
 }
 
-/* kRows rows' mix, kStep apart, for the thread that is their lane of kLanes; all threads of the warp alike.
- * What is to be read of kAhead terms and all rows is under way at once. */
-template <bool kBf16, uint32_t kRows, uint32_t kStep, uint32_t kAhead> struct MixRows {
+/* A row's mix, for the thread that is lane `lane` of its kLanes; all threads of a warp alike. kThreads: the
+ * block's. begin(), then columns() for panels `first`, first + step, ... in turn. */
+template <bool kBf16, uint32_t kThreads> struct MixRow {
+    static constexpr uint32_t kChunks = kBf16 ? 1 : 2; /* of 16 bytes: a thread's share of a term's panel */
+    static constexpr uint32_t kSlots = 6 / kChunks;
+    static constexpr uint32_t kChunkStep = kThreads * 16; /* from chunk to chunk of a thread */
+    static constexpr uint32_t kSharedBytes = kSlots * kChunks * kChunkStep; /* of the block's slots */
+
     const hr_cuda_mix &mix;
     const hr_cuda_term *terms; /* the mix's, wherever a copy of them is */
-    uint32_t first;
-    Softmax gate[kRows], self[kRows];
+    uint8_t *slots;            /* the block's */
+    uint32_t row, lane;
+    TermWeights weights;
+    uint32_t slot, term, panel, step; /* to be asked for next */
 
-    __device__ MixRows(const hr_cuda_mix &m, const hr_cuda_term *t, uint32_t row, uint32_t lane)
-        : mix(m), terms(t), first(row) {
-        const bool gated = m.logits != nullptr;
-#pragma unroll
-        for (uint32_t r = 0; r < kRows; r++) {
-            const float *logits = gated ? m.logits + (size_t)(first + r * kStep) * m.ld_logits : nullptr;
-            gate[r].begin(gated ? logits + m.gate_at : nullptr, m.n_mixed > 1 ? m.n_mixed : 0, lane);
-            self[r].begin(gated ? logits + m.self_at : nullptr, m.n_self > 1 ? m.n_self : 0, lane);
-        }
+    __device__ MixRow(const hr_cuda_mix &m, const hr_cuda_term *t, uint8_t *s, uint32_t r)
+        : mix(m), terms(t), slots(s + threadIdx.x * 16), row(r), lane(threadIdx.x % kLanes) {
     }
-    __device__ float weight(uint32_t r, uint32_t j) const {
-        if (j < mix.n_mixed) return mix.n_mixed > 1 ? gate[r].weight(j) : 1.0F;
-        return mix.n_self > 1 ? self[r].weight(j - mix.n_mixed) : sigmoid(self[r].z[0]);
+    __device__ void begin(uint32_t first_panel = 0, uint32_t panel_step = 1) {
+        slot = term = 0;
+        panel = first_panel, step = panel_step;
+        for (uint32_t i = 0; i < kSlots; i++) ask();
+        weights.begin(mix, row, lane);
     }
-    /* sums[r]: columns [column, column + kColumns) of row r's padded output, zeros from the width on. */
-    __device__ void columns(Columns (&sums)[kRows], uint32_t column) const {
-#pragma unroll
-        for (uint32_t r = 0; r < kRows; r++) sums[r] = {};
-        const uint32_t n = mix.n_mixed + mix.n_self;
-        for (uint32_t at = 0; at < n; at += kAhead) {
-            Raw<kBf16> raw[kAhead][kRows];
-#pragma unroll
-            for (uint32_t j = 0; j < kAhead; j++) {
-                const hr_cuda_term term = terms[at + j < n ? at + j : at];
-#pragma unroll
-                for (uint32_t r = 0; r < kRows; r++) fetch(raw[j][r], term, first + r * kStep, column);
+    /* Starts to copy the thread's share of the next term, if any, into the slot that was read last. */
+    __device__ void ask() {
+        if (panel * HR_CUDA_PAD < mix.padded) {
+            const hr_cuda_term from = terms[term];
+            const uint32_t column = panel * HR_CUDA_PAD + lane * kColumns;
+            const uint32_t to =
+                static_cast<uint32_t>(__cvta_generic_to_shared(slots)) + slot * kChunks * kChunkStep;
+            if constexpr (kBf16) {
+                copy_async(to, static_cast<const uint16_t *>(from.expert) +
+                                   hr_cuda_panel_at(from.ld, row, column));
+            } else {
+                const float *e = static_cast<const float *>(from.expert) + (size_t)row * from.ld + column;
+                copy_async(to, e);
+                copy_async(to + kChunkStep, e + 4);
             }
-#pragma unroll
-            for (uint32_t j = 0; j < kAhead; j++) {
-#pragma unroll
-                for (uint32_t r = 0; r < kRows; r++) {
-                    if (at + j < n) add(sums[r], weight(r, at + j), columns_of(raw[j][r]));
-                }
-            }
+            if (++term == mix.n_terms) term = 0, panel += step;
         }
-#pragma unroll
-        for (uint32_t r = 0; r < kRows; r++) {
-#pragma unroll
-            for (uint32_t i = 0; i < kColumns; i++) {
-                if (column + i >= mix.width) sums[r].v[i] = 0.0F;
-            }
+        copy_commit();
+        slot = slot + 1 < kSlots ? slot + 1 : 0;
+    }
+    /* Of the term that was asked for kSlots terms ago. */
+    __device__ Columns next() {
+        copy_wait<kSlots - 1>();
+        const uint8_t *from = slots + slot * kChunks * kChunkStep;
+        Columns share;
+        if constexpr (kBf16) {
+            share = columns_of(*reinterpret_cast<const uint4 *>(from));
+        } else {
+            share = columns_of(*reinterpret_cast<const float4 *>(from),
+                               *reinterpret_cast<const float4 *>(from + kChunkStep));
         }
+        ask();
+        return share;
+    }
+    /* Of the panel's padded output: zeros from the width on. */
+    __device__ Columns columns(uint32_t of_panel) {
+        Columns sum = {};
+        for (uint32_t j = 0; j < mix.n_terms; j++) add(sum, weights.of(mix, row, j), next());
+        const uint32_t column = of_panel * HR_CUDA_PAD + lane * kColumns;
+#pragma unroll
+        for (uint32_t i = 0; i < kColumns; i++) {
+            if (column + i >= mix.width) sum.v[i] = 0.0F;
+        }
+        return sum;
     }
 };
 

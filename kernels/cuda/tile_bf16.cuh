@@ -32,22 +32,27 @@ __device__ inline uint32_t swizzled(uint32_t row, uint32_t chunk) {
     return row * kRowBytes + ((chunk ^ (row % 8)) * 16);
 }
 
-/* sums += one panel's columns; x and w are the panels' addresses in shared memory, warp_m and warp_n the
- * warp's first row and column of the tile. */
+/* From the swizzled address of chunk 0 or 1 of a row, that of the one an even number of chunks further on. */
+__device__ inline uint32_t chunks_on(uint32_t at, uint32_t chunks) {
+    return at ^ (chunks * 16);
+}
+
+/* sums += one panel's columns; x and w are the panels' addresses in shared memory, multiples of kRowBytes,
+ * warp_m and warp_n the warp's first row and column of the tile. */
 template <typename C>
 __device__ void multiply_panel(TileSums<C> &sums, uint32_t x, uint32_t w, uint32_t warp_m, uint32_t warp_n) {
     const uint32_t lane = threadIdx.x % kWarp;
-    const uint32_t x_row = warp_m + lane % 16, x_chunk = lane / 16;
-    const uint32_t w_row = warp_n + lane % 8 + lane / 16 * 8, w_chunk = lane / 8 % 2;
+    const uint32_t x_at = x + swizzled(warp_m + lane % 16, lane / 16);
+    const uint32_t w_at = w + swizzled(warp_n + lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
     for (uint32_t step = 0; step < kDepth / 16; step++) {
         uint32_t a[C::kTilesM][4], b[C::kTilesN / 2][4];
 #pragma unroll
         for (uint32_t i = 0; i < C::kTilesM; i++)
-            load_matrices(a[i], x + swizzled(x_row + i * 16, step * 2 + x_chunk));
+            load_matrices(a[i], chunks_on(x_at, step * 2) + i * 16 * kRowBytes);
 #pragma unroll
         for (uint32_t j = 0; j < C::kTilesN / 2; j++)
-            load_matrices(b[j], w + swizzled(w_row + j * 16, step * 2 + w_chunk));
+            load_matrices(b[j], chunks_on(w_at, step * 2) + j * 16 * kRowBytes);
 #pragma unroll
         for (uint32_t i = 0; i < C::kTilesM; i++) {
 #pragma unroll

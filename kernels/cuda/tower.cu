@@ -2,8 +2,9 @@
  *
  * A hidden layer's operands are split into bf16 parts, x = x0 + x1 + ..., and the products xi Wj with i + j <
  * kParts are summed on the tensor cores: within some 2^-17 of the terms by two parts (for bf16 operands
- * elsewhere), and as exact as f32 by three, in a fraction of FFMA's time. What lies between the layers goes
- * through the block's own rows of device memory (it stays in the caches), so that layers may be of any width.
+ * elsewhere), and as exact as f32 by three, in a fraction of FFMA's time. The last hidden layer's values go
+ * into the logits from the registers; those of layers before it go through the block's own rows of device
+ * memory (it stays in the caches), so that layers may be of any width.
  */
 #include "kernels/cuda/mix_row.cuh"
 #include "kernels/cuda/tile_bf16.cuh"
@@ -12,64 +13,79 @@
 namespace {
 
 using Cell = Tile<64, 64, 4, 4>;
+static_assert(Cell::kThreads == Cell::kM * kLanes, "a thread puts eight columns of one row");
+static_assert(Cell::kThreads * 16 == Cell::kWBytes, "and 16 bytes of W");
 
-/* A mix and its terms, where there is room for them. */
-constexpr uint32_t kTermsNear = 32;
-struct alignas(16) NearMix {
+template <uint32_t kParts> using Mixed = MixRow<kParts == 2, Cell::kThreads>;
+
+struct Near {
+    hr_cuda_tower tower;
+    hr_cuda_tower_layer layer; /* at work */
     hr_cuda_term terms[kTermsNear];
-    hr_cuda_mix mix;
 };
 
-/* Shared memory: a panel of each operand's parts, then a NearMix. */
-template <uint32_t kParts> constexpr uint32_t kNearAt = kParts *(Cell::kXBytes + Cell::kWBytes);
-template <uint32_t kParts> constexpr uint32_t kSharedBytes = kNearAt<kParts> + sizeof(NearMix);
-constexpr uint32_t kRowStep = Cell::kThreads / kLanes; /* rows that a block's threads take at a time */
-constexpr uint32_t kRowsEach = Cell::kM / kRowStep;    /* of one thread */
+/* Shared memory: a panel of each operand's parts, a mix's slots, then what is near. */
+template <uint32_t kParts> constexpr uint32_t kSlotsAt = kParts *(Cell::kXBytes + Cell::kWBytes);
+template <uint32_t kParts> constexpr uint32_t kNearAt = kSlotsAt<kParts> + Mixed<kParts>::kSharedBytes;
+template <uint32_t kParts> constexpr uint32_t kSharedBytes = kNearAt<kParts> + sizeof(Near);
+static_assert(kSharedBytes<2> <= 82 * 1024 - 1024, "two blocks a multiprocessor of compute capability 8.0");
+static_assert(kSharedBytes<3> <= 99 * 1024, "one of 8.6");
+
 constexpr uint32_t kLogitLanes = Cell::kThreads / Cell::kM;
 
 /* A layer's input as rows of f32. */
 struct Stored {
-    const float *x;
-    uint32_t ld, m0;
+    const float *x; /* the thread's row */
 
-    __device__ void columns(Columns (&rows)[kRowsEach], uint32_t column) const {
-#pragma unroll
-        for (uint32_t i = 0; i < kRowsEach; i++) {
-            const float *from = x + (size_t)(m0 + i * kRowStep + threadIdx.x / kLanes) * ld + column;
-            const float4 a = *reinterpret_cast<const float4 *>(from);
-            const float4 b = *reinterpret_cast<const float4 *>(from + 4);
-            rows[i] = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+    __device__ void begin() const {
+    }
+    __device__ Columns columns(uint32_t panel) const {
+        const float *from = x + panel * HR_CUDA_PAD + threadIdx.x % kLanes * kColumns;
+        return columns_of(*reinterpret_cast<const float4 *>(from),
+                          *reinterpret_cast<const float4 *>(from + 4));
+    }
+};
+
+/* Where a hidden layer's values go: to memory, for the next one; or, times the last layer's weights, into the
+ * thread's shares of the logits of two rows. */
+struct Output {
+    float *hidden; /* (M, ld), or NULL */
+    uint32_t ld;
+    const float *weight;
+    float shares[2];
+
+    __device__ void put(uint32_t row, uint32_t half, uint32_t column, float y) {
+        if (hidden != nullptr) {
+            hidden[(size_t)row * ld + column] = y;
+        } else {
+            shares[half] = fmaf(y, weight[column], shares[half]);
         }
     }
 };
 
-template <uint32_t kParts, typename Input> __device__ void put_x(const Input &input, uint32_t panel) {
-    const uint32_t lane = threadIdx.x % kLanes;
-    Columns rows[kRowsEach];
-    input.columns(rows, panel * kDepth + lane * kColumns);
-#pragma unroll
-    for (uint32_t i = 0; i < kRowsEach; i++) {
-        const uint32_t at = swizzled(i * kRowStep + threadIdx.x / kLanes, lane);
+/* The thread's 16 bytes of each part of W's rows [n0, n0 + 64) of a panel. */
+template <uint32_t kParts> struct PanelOfW {
+    uint4 parts[kParts];
+
+    __device__ PanelOfW(const hr_cuda_tower_layer &layer, uint32_t n0, uint32_t panel) {
+        const size_t at = hr_cuda_panel_at(hr_cuda_padded(layer.n) * kDepth, n0, panel * kDepth);
 #pragma unroll
         for (uint32_t part = 0; part < kParts; part++)
-            *reinterpret_cast<uint4 *>(dynamic_shared() + part * Cell::kXBytes + at) = take_parts(rows[i]);
+            parts[part] = __ldg(reinterpret_cast<const uint4 *>(layer.parts[part] + at + threadIdx.x * 8));
     }
-}
+    __device__ void put() const {
+        uint8_t *to = dynamic_shared() + kParts * Cell::kXBytes + threadIdx.x * 16;
+#pragma unroll
+        for (uint32_t part = 0; part < kParts; part++)
+            *reinterpret_cast<uint4 *>(to + part * Cell::kWBytes) = parts[part];
+    }
+};
 
-template <uint32_t kParts>
-__device__ void copy_w(const hr_cuda_tower_layer &layer, uint32_t shared, uint32_t n0, uint32_t padded,
-                       uint32_t panel) {
-    const size_t from = hr_cuda_panel_at(padded * kDepth, n0, panel * kDepth) + threadIdx.x * 8;
+template <uint32_t kParts> __device__ void put_x(Columns x) {
+    uint8_t *to = dynamic_shared() + swizzled(threadIdx.x / kLanes, threadIdx.x % kLanes);
 #pragma unroll
-    for (uint32_t part = 0; part < kParts; part++) {
-#pragma unroll
-        for (uint32_t i = 0; i < Cell::kCopiesW; i++) {
-            const uint32_t element = i * Cell::kThreads * 8;
-            copy_async(shared + part * Cell::kWBytes + (threadIdx.x * 8 + element) * 2,
-                       layer.parts[part] + from + element);
-        }
-    }
-    copy_commit();
+    for (uint32_t part = 0; part < kParts; part++)
+        *reinterpret_cast<uint4 *>(to + part * Cell::kXBytes) = take_parts(x);
 }
 
 /* As exact as the products before it. */
@@ -78,27 +94,27 @@ template <uint32_t kParts> __device__ float tower_activate(uint32_t activation, 
     return activate(activation, z);
 }
 
-/* hidden = act(x W^T + b), zeros up to the padded width. hidden is read by this very kernel: plain loads and
- * a barrier, no read-only path. */
+/* act(x W^T + b), zeros up to the padded width. */
 template <uint32_t kParts, typename Input>
-__device__ void hidden_layer(const hr_cuda_tower &t, const hr_cuda_tower_layer &layer, const Input &input,
-                             float *hidden, uint32_t m0) {
-    const uint32_t padded = hr_cuda_padded(layer.n);
+__device__ void hidden_layer(const hr_cuda_tower_layer &layer, uint32_t activation, Input &input,
+                             Output &output, uint32_t m0) {
     const uint32_t x = static_cast<uint32_t>(__cvta_generic_to_shared(dynamic_shared()));
     const uint32_t w = x + kParts * Cell::kXBytes;
     const uint32_t warp = threadIdx.x / kWarp;
     const uint32_t warp_m = warp / Cell::kWarpsN * Cell::kWarpM, warp_n = warp % Cell::kWarpsN * Cell::kWarpN;
-    for (uint32_t n0 = 0; n0 < padded; n0 += Cell::kN) {
+    for (uint32_t n0 = 0; n0 < layer.n; n0 += Cell::kN) {
         TileSums<Cell> sums = {};
+        input.begin();
         for (uint32_t panel = 0; panel < layer.k / kDepth; panel++) {
+            const PanelOfW<kParts> panel_of_w(layer, n0, panel);
+            const Columns columns = input.columns(panel);
             __syncthreads(); /* the panel before has been multiplied */
-            copy_w<kParts>(layer, w, n0, padded, panel);
-            put_x<kParts>(input, panel);
-            copy_wait<0>();
+            panel_of_w.put();
+            put_x<kParts>(columns);
             __syncthreads();
-#pragma unroll
+#pragma unroll 1 /* or addresses of all take more registers than there are */
             for (uint32_t i = 0; i < kParts; i++) {
-#pragma unroll
+#pragma unroll 1
                 for (uint32_t j = 0; i + j < kParts; j++)
                     multiply_panel<Cell>(sums, x + i * Cell::kXBytes, w + j * Cell::kWBytes, warp_m, warp_n);
             }
@@ -108,21 +124,43 @@ __device__ void hidden_layer(const hr_cuda_tower &t, const hr_cuda_tower_layer &
 #pragma unroll
             for (uint32_t e = 0; e < 4; e++) {
                 const uint32_t column = n0 + warp_n + j * 8 + fragment_column() + e % 2;
-                const uint32_t row = m0 + warp_m + e / 2 * 8 + fragment_row();
                 const bool real = column < layer.n;
                 const float z = sums[0][j][e] + layer.bias[real ? column : 0];
-                hidden[(size_t)row * t.ld_hidden + column] =
-                    real ? tower_activate<kParts>(t.activation, z) : 0.0F;
+                output.put(m0 + warp_m + e / 2 * 8 + fragment_row(), e / 2, column,
+                           real ? tower_activate<kParts>(activation, z) : 0.0F);
             }
         }
     }
 }
 
-/* kLogitLanes threads a row, four columns in turn, then their sums in a fixed order. */
-__device__ void logit_layer(const hr_cuda_tower &t, const hr_cuda_tower_layer &layer, const float *x,
-                            uint32_t ld, uint32_t m0) {
+/* The rows' logits from all threads' shares of them, in a fixed order. */
+__device__ void sum_shares(const hr_cuda_tower &t, const Output &output, uint32_t m0) {
+    using Rows = float[Cell::kM];
+    Rows *of_warps = reinterpret_cast<Rows *>(dynamic_shared()); /* (kWarpsN), where the operands were */
+    const uint32_t warp = threadIdx.x / kWarp;
+    __syncthreads(); /* they have been multiplied */
+#pragma unroll
+    for (uint32_t half = 0; half < 2; half++) {
+        float sum = output.shares[half];
+        sum += __shfl_xor_sync(kAllLanes, sum, 1);
+        sum += __shfl_xor_sync(kAllLanes, sum, 2);
+        const uint32_t row = warp / Cell::kWarpsN * Cell::kWarpM + half * 8 + fragment_row();
+        if (threadIdx.x % 4 == 0) of_warps[warp % Cell::kWarpsN][row] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x >= Cell::kM) return;
+    float sum = t.layers[t.n_layers - 1].bias[0];
+#pragma unroll
+    for (uint32_t i = 0; i < Cell::kWarpsN; i++) sum += of_warps[i][threadIdx.x];
+    t.logits[(size_t)(m0 + threadIdx.x) * t.n_tasks] = sum;
+}
+
+/* Of a tower without hidden layers: kLogitLanes threads a row, four columns in turn, then their sums in a
+ * fixed order. */
+__device__ void logit_layer(const hr_cuda_tower &t, uint32_t m0) {
+    const hr_cuda_tower_layer &layer = t.layers[0];
     const uint32_t row = m0 + threadIdx.x / kLogitLanes, first = threadIdx.x % kLogitLanes;
-    const float *from = x + (size_t)row * ld;
+    const float *from = t.x + (size_t)row * t.ld;
     float sum = 0.0F;
     for (uint32_t c = first * 4; c < layer.k; c += 4 * kLogitLanes) {
         const float4 a = *reinterpret_cast<const float4 *>(from + c);
@@ -134,41 +172,50 @@ __device__ void logit_layer(const hr_cuda_tower &t, const hr_cuda_tower_layer &l
     if (first == 0) t.logits[(size_t)row * t.n_tasks] = sum + layer.bias[0];
 }
 
-/* The mix to shared memory, and its terms where there is room. Returns where those are. */
-__device__ const hr_cuda_term *fetch_mix(const hr_cuda_mix &from, NearMix &near) {
-    const uint32_t n = from.n_mixed + from.n_self;
-    if (threadIdx.x == 0) near.mix = from;
-    if (threadIdx.x < n && n <= kTermsNear) near.terms[threadIdx.x] = from.terms[threadIdx.x];
-    __syncthreads();
-    return n <= kTermsNear ? near.terms : from.terms;
-}
-
 template <uint32_t kParts>
 __global__ void __launch_bounds__(Cell::kThreads, 2)
     tower_kernel(const hr_cuda_tower *towers, const uint32_t *staging) {
-    NearMix &near = *reinterpret_cast<NearMix *>(dynamic_shared() + kNearAt<kParts>);
-    const uint32_t m0 = blockIdx.y * Cell::kM;
+    Near &near = *reinterpret_cast<Near *>(dynamic_shared() + kNearAt<kParts>);
+    const hr_cuda_tower &t = near.tower;
+    const uint32_t m0 = blockIdx.y * Cell::kM, row = m0 + threadIdx.x / kLanes;
     let_next_start();
-    const hr_cuda_tower t = towers[blockIdx.x];
-    const hr_cuda_term *terms = t.mix == nullptr ? nullptr : fetch_mix(*t.mix, near);
+    if (threadIdx.x == 0) {
+        near.tower = towers[blockIdx.x];
+        near.layer = t.layers[0];
+    }
+    __syncthreads();
+    const hr_cuda_term *terms = fetch_terms(t.mix, near.terms);
     wait_for_previous();
     if (m0 >= header_of(staging)->n_rows) return;
-    const float *x = t.x;
-    uint32_t ld = t.ld;
-    for (uint32_t i = 0; i + 1 < t.n_layers; i++) {
-        float *hidden = i % 2 == 0 ? t.hidden[0] : t.hidden[1];
-        if (i == 0 && t.mix != nullptr) {
-            const MixRows<kParts == 2, kRowsEach, kRowStep, kParts == 2 ? 4 : 2> mixed(
-                near.mix, terms, m0 + threadIdx.x / kLanes, threadIdx.x % kLanes);
-            hidden_layer<kParts>(t, t.layers[i], mixed, hidden, m0);
-        } else {
-            hidden_layer<kParts>(t, t.layers[i], Stored{x, ld, m0}, hidden, m0);
-        }
-        __syncthreads(); /* all of hidden's rows of this block are written */
-        x = hidden;
-        ld = t.ld_hidden;
+    if (t.n_layers == 1) {
+        logit_layer(t, m0);
+        return;
     }
-    logit_layer(t, t.layers[t.n_layers - 1], x, ld, m0);
+    Stored stored = {t.x + (size_t)row * t.ld};
+    Output output = {};
+    for (uint32_t i = 0; i + 1 < t.n_layers; i++) {
+        output = {i + 2 < t.n_layers ? t.hidden[i % 2] : nullptr, t.ld_hidden, t.layers[i + 1].weight, {}};
+        if (i == 0 && t.mix.n_terms > 0) {
+            Mixed<kParts> mixed(t.mix, terms, dynamic_shared() + kSlotsAt<kParts>, row);
+            hidden_layer<kParts>(near.layer, t.activation, mixed, output, m0);
+        } else {
+            hidden_layer<kParts>(near.layer, t.activation, stored, output, m0);
+        }
+        if (output.hidden == nullptr) break;
+        __syncthreads(); /* all of hidden's rows of this block are written, and the layer has been read */
+        if (threadIdx.x == 0) near.layer = t.layers[i + 1];
+        __syncthreads();
+        stored.x = output.hidden + (size_t)row * output.ld;
+    }
+    sum_shares(t, output, m0);
+}
+
+template <uint32_t kParts> int prepare() {
+    cudaFuncAttributes attributes;
+    const int code = cudaFuncGetAttributes(&attributes, tower_kernel<kParts>);
+    if (code != 0) return code;
+    return cudaFuncSetAttribute(tower_kernel<kParts>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                kSharedBytes<kParts>);
 }
 
 template <uint32_t kParts> int run(const hr_cuda_launch *launch, void *stream) {
@@ -180,12 +227,8 @@ template <uint32_t kParts> int run(const hr_cuda_launch *launch, void *stream) {
 } // namespace
 
 extern "C" int hr_cuda_tower_prepare(void) {
-    cudaFuncAttributes attributes;
-    int code = cudaFuncGetAttributes(&attributes, tower_kernel<2>);
-    if (code == 0) code = cudaFuncGetAttributes(&attributes, tower_kernel<3>);
-    if (code != 0) return code;
-    return cudaFuncSetAttribute(tower_kernel<3>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                kSharedBytes<3>);
+    const int code = prepare<2>();
+    return code == 0 ? prepare<3>() : code;
 }
 
 extern "C" int hr_cuda_tower_launch(const hr_cuda_launch *launch, void *stream) {

@@ -87,7 +87,7 @@ static bool writes(const hr_cuda_plan *plan, uint32_t s, uint32_t buffer) {
 
 static uint32_t hidden_columns(const hr_cuda_plan *plan, const hr_cuda_plan_tower *tower, uint32_t which) {
     uint32_t widest = 0;
-    for (uint32_t i = which; i + 1 < tower->n_layers; i += 2) {
+    for (uint32_t i = which; i + 2 < tower->n_layers; i += 2) {
         uint32_t width = hr_cuda_padded(plan->tower_layers[tower->first_layer + i].n);
         if (width > widest) widest = width;
     }

@@ -169,16 +169,17 @@ static double softmax(const float *z, uint32_t n, uint32_t j) {
 }
 
 static double mix_weight(const hr_cuda_mix *mix, const float *z, uint32_t j) {
-    if (z == NULL) return 1; /* one term: nothing is gated */
-    if (j < mix->n_mixed) return mix->n_mixed == 1 ? 1 : softmax(z + mix->gate_at, mix->n_mixed, j);
-    if (mix->n_self == 1) return 1 / (1 + exp(-(double)z[mix->self_at]));
-    return softmax(z + mix->self_at, mix->n_self, j - mix->n_mixed);
+    double weight = 0;
+    if (j < mix->n_mixed) weight = mix->n_mixed == 1 ? 1 : softmax(z + mix->gate_at, mix->n_mixed, j);
+    if (j < mix->self_first || j - mix->self_first >= mix->n_self) return weight;
+    if (mix->n_self == 1) return weight + 1 / (1 + exp(-(double)z[mix->self_at]));
+    return weight + softmax(z + mix->self_at, mix->n_self, j - mix->self_first);
 }
 
 static double mixed(const hr_cuda_mix *mix, uint32_t r, uint32_t c, bool is_bf16) {
     const float *z = mix->logits ? mix->logits + (size_t)r * mix->ld_logits : NULL;
     double sum = 0;
-    for (uint32_t j = 0; c < mix->width && j < mix->n_mixed + mix->n_self; j++) {
+    for (uint32_t j = 0; c < mix->width && j < mix->n_terms; j++) {
         const hr_cuda_term *term = &mix->terms[j];
         sum += mix_weight(mix, z, j) * load(term->expert, term->ld, r, c, is_bf16);
     }
@@ -214,18 +215,19 @@ static void tower_layer(const hr_cuda_tower *t, uint32_t i, const double *x, dou
     }
 }
 
-/* What lies between the layers is written as the device writes it. */
+/* What lies between hidden layers is written as the device writes it. */
 static void tower(const hr_cuda_tower *t, uint32_t r, bool is_bf16) {
-    uint32_t width = t->layers[0].k > t->ld_hidden ? t->layers[0].k : t->ld_hidden;
+    uint32_t width = 0;
+    for (uint32_t i = 0; i < t->n_layers; i++) width = t->layers[i].k > width ? t->layers[i].k : width;
     double *x = calloc(width, sizeof *x), *y = calloc(width, sizeof *y);
     if (x == NULL || y == NULL) abort();
     for (uint32_t c = 0; c < t->layers[0].k; c++)
-        x[c] = t->mix ? mixed(t->mix, r, c, is_bf16) : t->x[(size_t)r * t->ld + c];
+        x[c] = t->mix.n_terms > 0 ? mixed(&t->mix, r, c, is_bf16) : t->x[(size_t)r * t->ld + c];
     for (uint32_t i = 0; i < t->n_layers; i++) {
         memset(y, 0, width * sizeof *y);
         tower_layer(t, i, x, y);
         for (uint32_t n = 0; i + 1 < t->n_layers && n < hr_cuda_padded(t->layers[i].n); n++) {
-            t->hidden[i % 2][(size_t)r * t->ld_hidden + n] = (float)y[n];
+            if (i + 2 < t->n_layers) t->hidden[i % 2][(size_t)r * t->ld_hidden + n] = (float)y[n];
             x[n] = (float)y[n];
         }
     }

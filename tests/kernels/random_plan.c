@@ -225,8 +225,8 @@ static void add_groups(builder *b, int32_t from) {
     for (uint32_t u = 1; u < N_UNITS; u++) add_mix(b, units, u, (uint32_t[]){0, u}, 2);
 }
 
-/* HoME's layer of tasks: shared and group units lend experts; task t's unit mixes shared, its group, itself.
- */
+/* HoME's layer of tasks: shared and group units lend experts; task t's unit mixes shared, its group and, but
+ * for the last, itself. */
 static void add_home_tasks(builder *b, int32_t from) {
     uint32_t n_hidden = b->n_task_hidden;
     hr_unit *units = add_layer(b, "task", 1 + N_GROUPS + N_TASKS, b->task_hidden[n_hidden - 1]);
@@ -240,7 +240,7 @@ static void add_home_tasks(builder *b, int32_t from) {
     }
     for (uint32_t t = 0; t < N_TASKS; t++) {
         uint32_t u = 1 + N_GROUPS + t;
-        add_mix(b, units, u, (uint32_t[]){0, 1 + t % N_GROUPS, u}, 3);
+        add_mix(b, units, u, (uint32_t[]){0, 1 + t % N_GROUPS, u}, t + 1 < N_TASKS ? 3 : 2);
     }
 }
 
@@ -323,7 +323,8 @@ static void build_network(builder *b, hr_random_kind kind) {
         break;
     }
     case HR_RANDOM_MMOE:
-        add_mmoe(b, hr_random_between(&b->random, 1, 8), b->seed % 2 == 1);
+        /* Some have more experts than a GPU's mix keeps near. */
+        add_mmoe(b, b->seed % 4 == 1 ? 34 : hr_random_between(&b->random, 1, 8), b->seed % 2 == 1);
         add_tasks(b, 1, false);
         break;
     case HR_RANDOM_WIDE:
