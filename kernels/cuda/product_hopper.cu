@@ -216,8 +216,9 @@ template <typename C> struct Group {
     __device__ void release(uint32_t s) const {
         if (threadIdx.x % kWarp == 0) barrier_arrive(ring.empty(s));
     }
-    /* sums = the product of n panels. */
-    __device__ void multiply(Sums<1, C::kTilesN> &sums, uint32_t n) {
+    /* sums = the product of n panels. meanwhile(): while the last of them are multiplied. */
+    template <typename Function>
+    __device__ void multiply(Sums<1, C::kTilesN> &sums, uint32_t n, Function meanwhile) {
         for (uint32_t i = 0; i < n; i++, stage++) {
             barrier_wait(ring.full(stage), ring.parity(stage));
             const uint64_t a = tile_descriptor(ring.x(stage) + index * C::kPanelBytes);
@@ -230,6 +231,7 @@ template <typename C> struct Group {
             products_wait<1>();
             if (i > 0) release(stage - 1);
         }
+        meanwhile();
         products_wait<0>();
         map<1, C::kTilesN>(sums, settled);
         release(stage - 1);
@@ -274,8 +276,7 @@ template <typename C> struct Group {
     }
     __device__ void plain_tile(const hr_cuda_tile &tile, uint32_t m0) {
         Sums<1, C::kTilesN> sums;
-        multiply(sums, tile.panels);
-        wait_for_product();
+        multiply(sums, tile.panels, [this] { wait_for_product(); });
         const hr_cuda_product &p = product();
         finish_plain<1, C::kTilesN>(sums, tile.bias == nullptr ? nullptr : bias(), p.activation);
         if (p.y_is_bf16) {
@@ -290,13 +291,15 @@ template <typename C> struct Group {
         const uint32_t m = m0 + threadIdx.x / kWarp * 16;
         Sums<1, C::kTilesN> sums, gate;
         map<1, C::kTilesN>(gate, [](float) { return 1.0F; });
-        wait_for_stores();
-        if (thread == 0 && n_tiles > 0) barrier_arrive(ring.x_empty());
-        wait_for_product();
         Branches branches[1][2];
-        begin_branches(branches, product(), m);
         for (uint32_t l = 0; l < tile.branches; l++) {
-            multiply(sums, tile.panels / tile.branches);
+            multiply(sums, tile.panels / tile.branches, [&] {
+                if (l > 0) return;
+                wait_for_stores();
+                if (thread == 0 && n_tiles > 0) barrier_arrive(ring.x_empty());
+                wait_for_product();
+                begin_branches(branches, product(), m);
+            });
             fold<1, C::kTilesN>(gate, sums, branches, l);
         }
         barrier_wait(ring.x_full(), n_tiles % 2);
