@@ -53,7 +53,7 @@ using Small = Config<64, 64, 6, 2>;
 using SmallGates = Config<64, 64, 5, 2, true>;
 using Large = Config<128, 128, 6, 1>;
 using Wide = Config<128, 256, 4, 1>;
-using Gates = Config<64, 128, 3, 2, true>; /* two sets of sums: half as many rows for the registers */
+using Gates = Config<128, 128, 5, 1, true>;
 
 /* What a launch is told. */
 struct Work {
