@@ -177,7 +177,6 @@ static hr_cuda_mix bind_mix(const hr_cuda_plan *plan, const hr_cuda_image *image
         .n_mixed = m->n_mixed,
         .n_self = m->n_self,
         .self_first = m->self_first,
-        .width = value->width,
         .padded = hr_cuda_padded(value->width),
         .ld_bf16 = hr_cuda_plan_panel(plan),
     };

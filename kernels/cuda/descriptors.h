@@ -148,7 +148,7 @@ typedef struct hr_cuda_mix {
     const float *logits;       /* (M, ld_logits); NULL where nothing is gated */
     uint32_t ld_logits, gate_at, self_at;
     uint32_t n_terms, n_mixed, n_self, self_first;
-    uint32_t width, padded; /* of the output */
+    uint32_t padded; /* columns of the output: experts have zeros from their width on */
     uint32_t ld_bf16;
     float *y;             /* (M, padded), or NULL */
     uint16_t *high, *low; /* (M, padded) as bf16 operands, and what those lack; or NULL */

@@ -13,17 +13,6 @@
 
 constexpr uint32_t kLanes = 8, kColumns = HR_CUDA_PAD / kLanes; /* a row's threads; a thread's columns */
 
-/* Terms that there is room for in shared memory. */
-constexpr uint32_t kTermsNear = 32;
-
-/* The mix's terms, near where there is room for them. All threads of the block. */
-__device__ inline const hr_cuda_term *fetch_terms(const hr_cuda_mix &mix, hr_cuda_term (&near)[kTermsNear]) {
-    if (mix.n_terms > kTermsNear) return mix.terms;
-    if (threadIdx.x < mix.n_terms) near[threadIdx.x] = mix.terms[threadIdx.x];
-    __syncthreads();
-    return near;
-}
-
 /* Over a row's lanes, the same in each. */
 template <typename Combine> __device__ float over_row(float x, Combine combine) {
     for (uint32_t distance = kLanes / 2; distance > 0; distance /= 2)
@@ -128,14 +117,16 @@ template <bool kBf16, uint32_t kThreads> struct MixRow {
     static constexpr uint32_t kSharedBytes = kSlots * kChunks * kChunkStep; /* of the block's slots */
 
     const hr_cuda_mix &mix;
-    const hr_cuda_term *terms; /* the mix's, wherever a copy of them is */
-    uint8_t *slots;            /* the block's */
+    const hr_cuda_term *terms; /* the mix's: */
+    uint32_t n_terms, n_panels;
+    uint8_t *slots; /* the thread's first chunk of the block's */
     uint32_t row, lane;
     TermWeights weights;
     uint32_t slot, term, panel, step; /* to be asked for next */
 
-    __device__ MixRow(const hr_cuda_mix &m, const hr_cuda_term *t, uint8_t *s, uint32_t r)
-        : mix(m), terms(t), slots(s + threadIdx.x * 16), row(r), lane(threadIdx.x % kLanes) {
+    __device__ MixRow(const hr_cuda_mix &m, uint8_t *block_slots, uint32_t r)
+        : mix(m), terms(m.terms), n_terms(m.n_terms), n_panels(m.padded / HR_CUDA_PAD),
+          slots(block_slots + threadIdx.x * 16), row(r), lane(threadIdx.x % kLanes) {
     }
     __device__ void begin(uint32_t first_panel = 0, uint32_t panel_step = 1) {
         slot = term = 0;
@@ -145,20 +136,19 @@ template <bool kBf16, uint32_t kThreads> struct MixRow {
     }
     /* Starts to copy the thread's share of the next term, if any, into the slot that was read last. */
     __device__ void ask() {
-        if (panel * HR_CUDA_PAD < mix.padded) {
+        if (panel < n_panels) {
             const hr_cuda_term from = terms[term];
-            const uint32_t column = panel * HR_CUDA_PAD + lane * kColumns;
             const uint32_t to =
                 static_cast<uint32_t>(__cvta_generic_to_shared(slots)) + slot * kChunks * kChunkStep;
             if constexpr (kBf16) {
-                copy_async(to, static_cast<const uint16_t *>(from.expert) +
-                                   hr_cuda_panel_at(from.ld, row, column));
+                const size_t at = (size_t)panel * from.ld + hr_cuda_panel_at(0, row, lane * kColumns);
+                copy_async(to, static_cast<const uint16_t *>(from.expert) + at);
             } else {
-                const float *e = static_cast<const float *>(from.expert) + (size_t)row * from.ld + column;
-                copy_async(to, e);
-                copy_async(to + kChunkStep, e + 4);
+                const size_t at = (size_t)row * from.ld + panel * HR_CUDA_PAD + lane * kColumns;
+                copy_async(to, static_cast<const float *>(from.expert) + at);
+                copy_async(to + kChunkStep, static_cast<const float *>(from.expert) + at + 4);
             }
-            if (++term == mix.n_terms) term = 0, panel += step;
+            if (++term == n_terms) term = 0, panel += step;
         }
         copy_commit();
         slot = slot + 1 < kSlots ? slot + 1 : 0;
@@ -177,15 +167,10 @@ template <bool kBf16, uint32_t kThreads> struct MixRow {
         ask();
         return share;
     }
-    /* Of the panel's padded output: zeros from the width on. */
-    __device__ Columns columns(uint32_t of_panel) {
+    /* Of the next panel: zeros from the experts' width on, as theirs are. */
+    __device__ Columns columns() {
         Columns sum = {};
-        for (uint32_t j = 0; j < mix.n_terms; j++) add(sum, weights.of(mix, row, j), next());
-        const uint32_t column = of_panel * HR_CUDA_PAD + lane * kColumns;
-#pragma unroll
-        for (uint32_t i = 0; i < kColumns; i++) {
-            if (column + i >= mix.width) sum.v[i] = 0.0F;
-        }
+        for (uint32_t j = 0; j < n_terms; j++) add(sum, weights.of(mix, row, j), next());
         return sum;
     }
 };

@@ -21,7 +21,6 @@ template <uint32_t kParts> using Mixed = MixRow<kParts == 2, Cell::kThreads>;
 struct Near {
     hr_cuda_tower tower;
     hr_cuda_tower_layer layer; /* at work */
-    hr_cuda_term terms[kTermsNear];
 };
 
 /* Shared memory: a panel of each operand's parts, a mix's slots, then what is near. */
@@ -33,14 +32,17 @@ static_assert(kSharedBytes<3> <= 99 * 1024, "one of 8.6");
 
 constexpr uint32_t kLogitLanes = Cell::kThreads / Cell::kM;
 
-/* A layer's input as rows of f32. */
+/* A layer's input as rows of f32: as a MixRow. */
 struct Stored {
     const float *x; /* the thread's row */
+    uint32_t column;
 
-    __device__ void begin() const {
+    __device__ void begin() {
+        column = threadIdx.x % kLanes * kColumns;
     }
-    __device__ Columns columns(uint32_t panel) const {
-        const float *from = x + panel * HR_CUDA_PAD + threadIdx.x % kLanes * kColumns;
+    __device__ Columns columns() {
+        const float *from = x + column;
+        column += HR_CUDA_PAD;
         return columns_of(*reinterpret_cast<const float4 *>(from),
                           *reinterpret_cast<const float4 *>(from + 4));
     }
@@ -107,7 +109,7 @@ __device__ void hidden_layer(const hr_cuda_tower_layer &layer, uint32_t activati
         input.begin();
         for (uint32_t panel = 0; panel < layer.k / kDepth; panel++) {
             const PanelOfW<kParts> panel_of_w(layer, n0, panel);
-            const Columns columns = input.columns(panel);
+            const Columns columns = input.columns();
             __syncthreads(); /* the panel before has been multiplied */
             panel_of_w.put();
             put_x<kParts>(columns);
@@ -184,19 +186,18 @@ __global__ void __launch_bounds__(Cell::kThreads, 2)
         near.layer = t.layers[0];
     }
     __syncthreads();
-    const hr_cuda_term *terms = fetch_terms(t.mix, near.terms);
     wait_for_previous();
     if (m0 >= header_of(staging)->n_rows) return;
     if (t.n_layers == 1) {
         logit_layer(t, m0);
         return;
     }
-    Stored stored = {t.x + (size_t)row * t.ld};
+    Stored stored = {t.x + (size_t)row * t.ld, 0};
     Output output = {};
     for (uint32_t i = 0; i + 1 < t.n_layers; i++) {
         output = {i + 2 < t.n_layers ? t.hidden[i % 2] : nullptr, t.ld_hidden, t.layers[i + 1].weight, {}};
         if (i == 0 && t.mix.n_terms > 0) {
-            Mixed<kParts> mixed(t.mix, terms, dynamic_shared() + kSlotsAt<kParts>, row);
+            Mixed<kParts> mixed(t.mix, dynamic_shared() + kSlotsAt<kParts>, row);
             hidden_layer<kParts>(near.layer, t.activation, mixed, output, m0);
         } else {
             hidden_layer<kParts>(near.layer, t.activation, stored, output, m0);

@@ -179,7 +179,7 @@ static double mix_weight(const hr_cuda_mix *mix, const float *z, uint32_t j) {
 static double mixed(const hr_cuda_mix *mix, uint32_t r, uint32_t c, bool is_bf16) {
     const float *z = mix->logits ? mix->logits + (size_t)r * mix->ld_logits : NULL;
     double sum = 0;
-    for (uint32_t j = 0; c < mix->width && j < mix->n_terms; j++) {
+    for (uint32_t j = 0; j < mix->n_terms; j++) {
         const hr_cuda_term *term = &mix->terms[j];
         sum += mix_weight(mix, z, j) * load(term->expert, term->ld, r, c, is_bf16);
     }

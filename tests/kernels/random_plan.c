@@ -323,8 +323,7 @@ static void build_network(builder *b, hr_random_kind kind) {
         break;
     }
     case HR_RANDOM_MMOE:
-        /* Some have more experts than a GPU's mix keeps near. */
-        add_mmoe(b, b->seed % 4 == 1 ? 34 : hr_random_between(&b->random, 1, 8), b->seed % 2 == 1);
+        add_mmoe(b, hr_random_between(&b->random, 1, 8), b->seed % 2 == 1);
         add_tasks(b, 1, false);
         break;
     case HR_RANDOM_WIDE:

@@ -75,6 +75,10 @@ template <typename T> T __ldg(const T *at) {
     return *at;
 }
 
+template <typename T> void __stcg(T *at, T value) {
+    *at = value;
+}
+
 inline float __uint_as_float(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
