@@ -16,7 +16,7 @@ constexpr uint32_t kRounds = 8;
 constexpr uint32_t kRowsAhead = 4;                          /* of a thread, in flight */
 constexpr uint32_t kQuads = HR_CUDA_PAD / 4;                /* of a panel's columns */
 constexpr uint32_t kAhead = 8;                              /* rows of a list in flight */
-constexpr uint32_t kShares = 8;                             /* threads that share a slice's list */
+constexpr uint32_t kShares = 4;                             /* threads that share a slice's list */
 constexpr uint32_t kSlices = kThreads / (kQuads * kShares); /* that a block takes at a time */
 static_assert(kThreads == kRows * kQuads, "a thread takes four columns of a row");
 
@@ -187,8 +187,8 @@ __device__ float over_shares(float x) {
 }
 
 /* The user's and context's columns of rows [m0, end), kSlices slices at a time: kShares threads take four
- * columns of a slice; then all threads hand them out to its rows. In f32 a slice has one row, which the block
- * of its first row writes. */
+ * columns of a slice; then all threads hand them out to its rows. In f32 a slice has one row of
+ * operands, which the block of its first row writes. */
 __device__ void gather_slices(const hr_cuda_gather &g, const hr_cuda_header *header, uint32_t panel,
                               uint32_t m0, uint32_t end) {
     __shared__ float4 values[kSlices][kQuads];

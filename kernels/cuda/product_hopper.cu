@@ -29,6 +29,13 @@ namespace {
 constexpr uint32_t kGroupRows = 64, kGroupThreads = 128;
 constexpr size_t kMostShared = 227 * 1024; /* of a block on sm_90 */
 
+/* What a group is told of its tile: copied 16 bytes a thread. */
+template <uint32_t kN> struct alignas(16) Told {
+    hr_cuda_product product;
+    float bias[kN];
+    hr_cuda_tile tiles[2]; /* this one and the next, in turn */
+};
+
 /* Tiles of kM x kN, kBlocks at a time on a multiprocessor. */
 template <uint32_t kM_, uint32_t kN_, uint32_t kStages_, uint32_t kBlocks_, bool kGate_ = false>
 struct Config {
@@ -43,10 +50,10 @@ struct Config {
     static constexpr uint32_t kPanelsLeaving = kPanelsN < 2 ? kPanelsN : 2; /* of sums at a time */
     static constexpr uint32_t kSumsBytes = kGroups * kPanelsLeaving * kPanelBytes;
     static constexpr uint32_t kSums = kStages * kStageBytes; /* after the ring; of a gate: x, high and low */
-    static constexpr uint32_t kProducts = kSums + (kGate ? 2 : 1) * kSumsBytes; /* a group's, and its bias */
-    static constexpr uint32_t kProductBytes = sizeof(hr_cuda_product) + kN * sizeof(float);
-    static constexpr uint32_t kBarriers = kProducts + kGroups * kProductBytes; /* full, then empty */
+    static constexpr uint32_t kTold = kSums + (kGate ? 2 : 1) * kSumsBytes;   /* a group's Told each */
+    static constexpr uint32_t kBarriers = kTold + kGroups * sizeof(Told<kN>); /* full, then empty */
     static constexpr uint32_t kSharedBytes = kBarriers + (kStages + (kGate ? 1 : 0)) * 16;
+    static_assert(!kGate || kPanelsN == kPanelsLeaving, "a gate's x has a place of its own for each panel");
     static_assert((kSharedBytes + 1024) * kBlocks <= kMostShared + 1024, "more than a multiprocessor has");
 };
 using Small = Config<64, 64, 6, 2>;
@@ -92,24 +99,25 @@ template <typename C> struct Ring {
     }
 };
 
-/* The tiles of one block, in turn. Column tiles change first: the rows of x stay in the cache. What a tile is
- * told is read while the one before it is at work. */
+/* The tiles of one block, in turn. Column tiles change first: the rows of x stay in the cache. */
 template <typename C> struct Tiles {
     const Work &work;
-    uint32_t next, end;
-    hr_cuda_tile ahead;
+    uint32_t at, end;
 
-    __device__ explicit Tiles(const Work &w) : work(w), next(blockIdx.x) {
+    __device__ explicit Tiles(const Work &w) : work(w), at(blockIdx.x) {
         end = (header_of(w.staging)->n_rows + C::kM - 1) / C::kM * w.n_tiles;
-        ahead = w.tiles[next % w.n_tiles];
     }
-    __device__ bool take(hr_cuda_tile *tile, uint32_t *m0) {
-        if (next >= end) return false;
-        *tile = ahead;
-        *m0 = next / work.n_tiles * C::kM;
-        next += gridDim.x;
-        ahead = work.tiles[next % work.n_tiles];
-        return true;
+    __device__ bool left() const {
+        return at < end;
+    }
+    __device__ uint32_t row() const {
+        return at / work.n_tiles * C::kM;
+    }
+    __device__ const hr_cuda_tile *tile() const {
+        return work.tiles + at % work.n_tiles;
+    }
+    __device__ void go_on() {
+        at += gridDim.x;
     }
 };
 
@@ -158,20 +166,24 @@ template <typename C> struct Producer {
     }
     __device__ void run(const Work &work) {
         Tiles<C> tiles(work);
-        hr_cuda_tile tile;
-        uint32_t n_tiles = 0;
-        for (uint32_t m0; tiles.take(&tile, &m0); stage += tile.panels, n_tiles++) {
+        hr_cuda_tile ahead = *tiles.tile(), tile;
+        for (uint32_t n_tiles = 0; tiles.left(); stage += tile.panels, n_tiles++) {
+            const uint32_t m0 = tiles.row();
+            tile = ahead;
+            tiles.go_on();
+            ahead = *tiles.tile(); /* before it is needed */
             const hr_cuda_product &p = work.products[tile.product];
-            uint32_t ahead = 0; /* panels whose W is under way */
-            if (stage == 0) {   /* W depends on no launch */
-                for (; ahead < min(tile.panels, C::kStages); ahead++) load_w(p, tile.column, ahead, ahead);
+            uint32_t n_early = 0; /* panels whose W is under way */
+            if (stage == 0) {     /* W depends on no launch */
+                for (; n_early < min(tile.panels, C::kStages); n_early++)
+                    load_w(p, tile.column, n_early, n_early);
                 wait_for_previous();
             }
             part = p.x, begin = 0;
             for (uint32_t panel = 0; panel < tile.panels; panel++) {
                 const uint32_t s = stage + panel;
                 if (s >= C::kStages) barrier_wait(ring.empty(s), ring.parity(s) ^ 1);
-                if (panel >= ahead) load_w(p, tile.column, s, panel);
+                if (panel >= n_early) load_w(p, tile.column, s, panel);
                 load_x(m0, s, panel);
             }
             if constexpr (C::kGate) load_gated(p, m0, tile.column, n_tiles);
@@ -188,27 +200,20 @@ template <typename C> struct Group {
     __device__ explicit Group(const Ring<C> &r)
         : ring(r), index(threadIdx.x / kGroupThreads), thread(threadIdx.x % kGroupThreads), stage(0) {
     }
-    __device__ const hr_cuda_product &product() const {
-        return *reinterpret_cast<const hr_cuda_product *>(dynamic_shared() + C::kProducts +
-                                                          index * C::kProductBytes);
-    }
-    __device__ const float *bias() const {
-        return reinterpret_cast<const float *>(&product() + 1);
+    __device__ Told<C::kN> &told() const {
+        return *reinterpret_cast<Told<C::kN> *>(dynamic_shared() + C::kTold + index * sizeof(Told<C::kN>));
     }
     __device__ void sync() const {
         group_sync(1 + index);
     }
-    /* The tile's product and bias come to shared memory while its panels are multiplied. */
-    __device__ void fetch_product(const hr_cuda_product *p, const float *bias) const {
-        static_assert(sizeof *p % 16 == 0 && C::kN / 4 <= kGroupThreads, "16 bytes a thread");
-        const uint32_t to = ring.shared + C::kProducts + index * C::kProductBytes;
-        if (thread < sizeof *p / 16)
-            copy_async(to + thread * 16, reinterpret_cast<const uint8_t *>(p) + thread * 16);
-        if (bias != nullptr && thread < C::kN / 4)
-            copy_async(to + sizeof *p + thread * 16, bias + thread * 4);
-        copy_commit();
+    template <typename T> __device__ void fetch(T &to, const void *from) const {
+        static_assert(sizeof to % 16 == 0 && sizeof to / 16 <= kGroupThreads, "16 bytes a thread");
+        const uint32_t at = thread * 16;
+        if (at < sizeof to)
+            copy_async(static_cast<uint32_t>(__cvta_generic_to_shared(&to)) + at,
+                       static_cast<const uint8_t *>(from) + at);
     }
-    __device__ void wait_for_product() const {
+    __device__ void wait_for_told() const {
         copy_wait<0>();
         sync();
     }
@@ -253,7 +258,7 @@ template <typename C> struct Group {
     /* bf16 sums into shared memory, and on to memory, as many panels at a time as there is room for. m: the
      * group's first row of the batch. */
     __device__ void store_bf16(const Sums<1, C::kTilesN> &sums, uint32_t m, uint32_t n0) const {
-        const hr_cuda_product &p = product();
+        const hr_cuda_product &p = told().product;
 #pragma unroll
         for (uint32_t first = 0; first < C::kPanelsN; first += C::kPanelsLeaving) {
             if (first > 0) wait_for_stores();
@@ -276,9 +281,9 @@ template <typename C> struct Group {
     }
     __device__ void plain_tile(const hr_cuda_tile &tile, uint32_t m0) {
         Sums<1, C::kTilesN> sums;
-        multiply(sums, tile.panels, [this] { wait_for_product(); });
-        const hr_cuda_product &p = product();
-        finish_plain<1, C::kTilesN>(sums, tile.bias == nullptr ? nullptr : bias(), p.activation);
+        multiply(sums, tile.panels, [this] { wait_for_told(); });
+        const hr_cuda_product &p = told().product;
+        finish_plain<1, C::kTilesN>(sums, tile.bias == nullptr ? nullptr : told().bias, p.activation);
         if (p.y_is_bf16) {
             wait_for_stores();
             store_bf16(sums, m0 + index * kGroupRows, tile.column);
@@ -295,17 +300,17 @@ template <typename C> struct Group {
         for (uint32_t l = 0; l < tile.branches; l++) {
             multiply(sums, tile.panels / tile.branches, [&] {
                 if (l > 0) return;
-                wait_for_stores();
+                if (thread == 0) bulk_stores_read();
                 if (thread == 0 && n_tiles > 0) barrier_arrive(ring.x_empty());
-                wait_for_product();
-                begin_branches(branches, product(), m);
+                wait_for_told();
+                begin_branches(branches, told().product, m);
             });
             fold<1, C::kTilesN>(gate, sums, branches, l);
         }
         barrier_wait(ring.x_full(), n_tiles % 2);
 #pragma unroll
         for (uint32_t j = 0; j < C::kTilesN; j++) {
-            if (tile.column + j * 8 >= product().n_padded) continue; /* no x came there */
+            if (tile.column + j * 8 >= told().product.n_padded) continue; /* no x came there */
 #pragma unroll
             for (uint32_t half = 0; half < 2; half++)
                 multiply_pair(gate[0][j], half, load_shared(place(j, half)),
@@ -313,14 +318,21 @@ template <typename C> struct Group {
         }
         store_bf16(gate, m0 + index * kGroupRows, tile.column);
     }
+    /* A tile's product and bias, and what the next tile is, come while its panels are multiplied. */
     __device__ void run(const Work &work) {
         Tiles<C> tiles(work);
-        hr_cuda_tile tile;
-        uint32_t n_tiles = 0;
+        fetch(told().tiles[0], tiles.tile());
+        copy_commit();
         wait_for_previous(); /* it may read what these tiles overwrite */
-        for (uint32_t m0; tiles.take(&tile, &m0); n_tiles++) {
-            sync(); /* the last tile's product has been read */
-            fetch_product(work.products + tile.product, tile.bias);
+        for (uint32_t n_tiles = 0; tiles.left(); n_tiles++) {
+            wait_for_told(); /* and all have done with the last tile's */
+            const hr_cuda_tile &tile = told().tiles[n_tiles % 2];
+            const uint32_t m0 = tiles.row();
+            tiles.go_on();
+            fetch(told().product, work.products + tile.product);
+            if (tile.bias != nullptr) fetch(told().bias, tile.bias);
+            fetch(told().tiles[(n_tiles + 1) % 2], tiles.tile());
+            copy_commit();
             if constexpr (C::kGate) {
                 gated_tile(tile, m0, n_tiles);
             } else {

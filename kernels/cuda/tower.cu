@@ -104,7 +104,9 @@ __device__ void hidden_layer(const hr_cuda_tower_layer &layer, uint32_t activati
     const uint32_t w = x + kParts * Cell::kXBytes;
     const uint32_t warp = threadIdx.x / kWarp;
     const uint32_t warp_m = warp / Cell::kWarpsN * Cell::kWarpM, warp_n = warp % Cell::kWarpsN * Cell::kWarpN;
-    for (uint32_t n0 = 0; n0 < layer.n; n0 += Cell::kN) {
+    const float *bias = layer.bias;
+    const uint32_t n = layer.n;
+    for (uint32_t n0 = 0; n0 < n; n0 += Cell::kN) {
         TileSums<Cell> sums = {};
         input.begin();
         for (uint32_t panel = 0; panel < layer.k / kDepth; panel++) {
@@ -126,8 +128,8 @@ __device__ void hidden_layer(const hr_cuda_tower_layer &layer, uint32_t activati
 #pragma unroll
             for (uint32_t e = 0; e < 4; e++) {
                 const uint32_t column = n0 + warp_n + j * 8 + fragment_column() + e % 2;
-                const bool real = column < layer.n;
-                const float z = sums[0][j][e] + layer.bias[real ? column : 0];
+                const bool real = column < n;
+                const float z = sums[0][j][e] + bias[real ? column : 0];
                 output.put(m0 + warp_m + e / 2 * 8 + fragment_row(), e / 2, column,
                            real ? tower_activate<kParts>(activation, z) : 0.0F);
             }

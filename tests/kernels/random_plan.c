@@ -225,8 +225,8 @@ static void add_groups(builder *b, int32_t from) {
     for (uint32_t u = 1; u < N_UNITS; u++) add_mix(b, units, u, (uint32_t[]){0, u}, 2);
 }
 
-/* HoME's layer of tasks: shared and group units lend experts; task t's unit mixes shared, its group and, but
- * for the last, itself. */
+/* HoME's layer of tasks: shared and group units lend experts; task t's unit mixes shared, its group, itself;
+ * but the last shared and, for odd seeds, its group. */
 static void add_home_tasks(builder *b, int32_t from) {
     uint32_t n_hidden = b->n_task_hidden;
     hr_unit *units = add_layer(b, "task", 1 + N_GROUPS + N_TASKS, b->task_hidden[n_hidden - 1]);
@@ -240,7 +240,7 @@ static void add_home_tasks(builder *b, int32_t from) {
     }
     for (uint32_t t = 0; t < N_TASKS; t++) {
         uint32_t u = 1 + N_GROUPS + t;
-        add_mix(b, units, u, (uint32_t[]){0, 1 + t % N_GROUPS, u}, t + 1 < N_TASKS ? 3 : 2);
+        add_mix(b, units, u, (uint32_t[]){0, 1 + t % N_GROUPS, u}, t + 1 < N_TASKS ? 3 : 1 + b->seed % 2);
     }
 }
 
@@ -271,7 +271,8 @@ static void add_cgc(builder *b, int32_t from, bool last) {
     hr_unit *units = add_layer(b, "cgc", 1 + N_TASKS, hidden[n_hidden - 1]);
     for (uint32_t u = 0; u <= N_TASKS; u++) {
         units[u].input = units[u].gate_input = input_of(b, from, &u, 1);
-        add_experts(b, &units[u], hr_random_between(&b->random, 1, 3), hidden, n_hidden);
+        bool many = u == N_TASKS && b->seed % 4 == 0; /* more than a row of a GPU's mix has threads */
+        add_experts(b, &units[u], many ? 10 : hr_random_between(&b->random, 1, 3), hidden, n_hidden);
     }
     uint32_t all[1 + N_TASKS];
     for (uint32_t u = 0; u <= N_TASKS; u++) all[u] = N_TASKS - u; /* units that stand later come first */
@@ -288,7 +289,8 @@ static void add_shared_bottom(builder *b) {
 
 /* ---- Tasks ---- */
 
-/* Task t reads unit first_unit + t of the last layer, or unit 0 where all share it. */
+/* Task t reads unit first_unit + t of the last layer, or unit 0 where all share it. Every fourth seed all
+ * towers have hidden layers, the first wider than a GPU's tile. */
 static void add_tasks(builder *b, uint32_t first_unit, bool shared) {
     static const char *const names[] = {"click", "like", "follow", "long_view"};
     hr_plan *plan = &b->out->plan;
@@ -297,10 +299,12 @@ static void add_tasks(builder *b, uint32_t first_unit, bool shared) {
     for (uint32_t t = 0; t < N_TASKS; t++) {
         uint32_t unit = shared ? 0 : first_unit + t;
         uint32_t in = last->units[unit].width;
-        uint32_t n_tower = hr_random_between(&b->random, 1, 3);
+        bool deep = b->seed % 4 == 0;
+        uint32_t n_tower = hr_random_between(&b->random, deep ? 2 : 1, 5);
         hr_linear *tower = allocate(b, n_tower, sizeof *tower);
         for (uint32_t i = 0; i < n_tower; i++) {
             uint32_t out = i + 1 == n_tower ? 1 : random_width(b);
+            if (deep && i == 0) out = hr_random_between(&b->random, 65, 100);
             tower[i] = (hr_linear){in, out, weight(b, (size_t)in * out, in), tensor(b, out, 0.0, 0.5)};
             in = out;
         }
@@ -363,7 +367,7 @@ hr_random_plan *hr_random_plan_create(hr_random_kind kind, uint64_t seed) {
     out->plan.norm = seed % 2 == 0 ? HR_NORM_NONE : HR_NORM_LAYER;
     out->plan.norm_eps = 1e-5;
     out->plan.activation = seed / 2 % 2 == 0 ? HR_ACTIVATION_SWISH : HR_ACTIVATION_RELU;
-    out->plan.tower_activation = seed / 4 % 2 == 0 ? HR_ACTIVATION_RELU : HR_ACTIVATION_SWISH;
+    out->plan.tower_activation = seed % 2 == 0 ? HR_ACTIVATION_RELU : HR_ACTIVATION_SWISH;
     out->plan.layers = allocate(&b, 3, sizeof *out->plan.layers);
     build_schema(&b);
     build_network(&b, kind);
