@@ -135,7 +135,7 @@ struct Operands {
     }
     __device__ void store(const hr_cuda_gather_part &part, uint32_t row, uint32_t column) const {
         const size_t at = hr_cuda_panel_at(part.ld_bf16, row, column);
-        /* A plain store becomes two. */
+        /* Of a plain store the compiler makes two. */
         __stcg(reinterpret_cast<uint2 *>(part.high + at), high);
         if (part.low != nullptr) __stcg(reinterpret_cast<uint2 *>(part.low + at), low);
     }

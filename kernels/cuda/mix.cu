@@ -9,7 +9,6 @@ constexpr uint32_t kThreads = 128;
 constexpr uint32_t kRows = kThreads / kLanes; /* of a block */
 constexpr uint32_t kBusy = 4;                 /* blocks a multiprocessor that keep it so */
 
-/* By __stcg, as the compiler makes four of a plain one at such an address. */
 __device__ void store(const hr_cuda_mix &mix, uint32_t row, uint32_t column, Columns &sum) {
     if (mix.y != nullptr) {
         float *y = mix.y + (size_t)row * mix.padded + column;
@@ -18,6 +17,7 @@ __device__ void store(const hr_cuda_mix &mix, uint32_t row, uint32_t column, Col
             *reinterpret_cast<float4 *>(y + i) = {sum.v[i], sum.v[i + 1], sum.v[i + 2], sum.v[i + 3]};
     }
     const size_t at = hr_cuda_panel_at(mix.ld_bf16, row, column);
+    /* Of a plain store the compiler makes four. */
     if (mix.high != nullptr) __stcg(reinterpret_cast<uint4 *>(mix.high + at), take_parts(sum));
     if (mix.low != nullptr) __stcg(reinterpret_cast<uint4 *>(mix.low + at), take_parts(sum));
 }
