@@ -66,10 +66,11 @@ __device__ void fold(Sums<kTilesM, kTilesN> &gate, const Sums<kTilesM, kTilesN> 
     }
 }
 
+/* f of each sum of column tiles [begin, end): constants, as below, or sums would not stay in registers. */
 template <uint32_t kTilesM, uint32_t kTilesN, typename Function>
-__device__ void map(Sums<kTilesM, kTilesN> &sums, Function f) {
+__device__ void map_tiles(Sums<kTilesM, kTilesN> &sums, uint32_t begin, uint32_t end, Function f) {
 #pragma unroll
-    for (uint32_t j = 0; j < kTilesN; j++) {
+    for (uint32_t j = begin; j < end; j++) {
 #pragma unroll
         for (uint32_t i = 0; i < kTilesM; i++) {
 #pragma unroll
@@ -78,13 +79,19 @@ __device__ void map(Sums<kTilesM, kTilesN> &sums, Function f) {
     }
 }
 
-/* act(sums + b). bias: from the warp's first column on, or NULL. Columns from n on have sums of zero and a
- * bias of zero, and both activations keep zeros. */
+template <uint32_t kTilesM, uint32_t kTilesN, typename Function>
+__device__ void map(Sums<kTilesM, kTilesN> &sums, Function f) {
+    map_tiles<kTilesM, kTilesN>(sums, 0, kTilesN, f);
+}
+
+/* act(sums + b) of column tiles [begin, end). bias: from the warp's first column on, or NULL. Columns from n
+ * on have sums of zero and a bias of zero, and both activations keep zeros. */
 template <uint32_t kTilesM, uint32_t kTilesN>
-__device__ void finish_plain(Sums<kTilesM, kTilesN> &sums, const float *bias, uint32_t activation) {
+__device__ void finish_plain(Sums<kTilesM, kTilesN> &sums, uint32_t begin, uint32_t end, const float *bias,
+                             uint32_t activation) {
     if (bias != nullptr) {
 #pragma unroll
-        for (uint32_t j = 0; j < kTilesN; j++) {
+        for (uint32_t j = begin; j < end; j++) {
             const float2 b = *reinterpret_cast<const float2 *>(bias + j * 8 + fragment_column());
 #pragma unroll
             for (uint32_t i = 0; i < kTilesM; i++) {
@@ -95,8 +102,9 @@ __device__ void finish_plain(Sums<kTilesM, kTilesN> &sums, const float *bias, ui
             }
         }
     }
-    if (activation == HR_CUDA_SWISH) map<kTilesM, kTilesN>(sums, fast_swish);
-    if (activation == HR_CUDA_RELU) map<kTilesM, kTilesN>(sums, [](float z) { return fmaxf(z, 0.0F); });
+    if (activation == HR_CUDA_SWISH) map_tiles<kTilesM, kTilesN>(sums, begin, end, fast_swish);
+    if (activation == HR_CUDA_RELU)
+        map_tiles<kTilesM, kTilesN>(sums, begin, end, [](float z) { return fmaxf(z, 0.0F); });
 }
 
 /* Two bf16 numbers and what they lack of f32, times two of f32. */

@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(C::kThreads)
         return;
     }
     const float *bias = p.bias == nullptr ? nullptr : p.bias + n0 + warp_n;
-    finish_plain<C::kTilesM, C::kTilesN>(sums, bias, p.activation);
+    finish_plain<C::kTilesM, C::kTilesN>(sums, 0, C::kTilesN, bias, p.activation);
     if (p.y_is_bf16) {
         store_bf16<C>(sums, p, m0 + warp_m, n0 + warp_n);
     } else {

@@ -255,15 +255,18 @@ template <typename C> struct Group {
         if (thread == 0) bulk_stores_read();
         sync();
     }
-    /* bf16 sums into shared memory, and on to memory, as many panels at a time as there is room for. m: the
-     * group's first row of the batch. */
-    __device__ void store_bf16(const Sums<1, C::kTilesN> &sums, uint32_t m, uint32_t n0) const {
+    /* bf16 sums into shared memory, and on to memory, as many panels at a time as there is room for.
+     * ready(begin, end): column tiles' sums are made what they are to be, and their place is free. So those
+     * of the first panels leave while the next are worked out. m: the group's first row of the batch. */
+    template <typename Function>
+    __device__ void store_bf16(Sums<1, C::kTilesN> &sums, uint32_t m, uint32_t n0, Function ready) const {
         const hr_cuda_product &p = told().product;
 #pragma unroll
         for (uint32_t first = 0; first < C::kPanelsN; first += C::kPanelsLeaving) {
-            if (first > 0) wait_for_stores();
+            const uint32_t begin = first * 8, end = (first + C::kPanelsLeaving) * 8;
+            ready(begin, end);
 #pragma unroll
-            for (uint32_t j = first * 8; j < (first + C::kPanelsLeaving) * 8; j++) {
+            for (uint32_t j = begin; j < end; j++) {
 #pragma unroll
                 for (uint32_t half = 0; half < 2; half++)
                     store_shared(place(j, half), bf16_pair(sums[0][j][2 * half], sums[0][j][2 * half + 1]));
@@ -283,11 +286,14 @@ template <typename C> struct Group {
         Sums<1, C::kTilesN> sums;
         multiply(sums, tile.panels, [this] { wait_for_told(); });
         const hr_cuda_product &p = told().product;
-        finish_plain<1, C::kTilesN>(sums, tile.bias == nullptr ? nullptr : told().bias, p.activation);
+        const float *bias = tile.bias == nullptr ? nullptr : told().bias;
         if (p.y_is_bf16) {
-            wait_for_stores();
-            store_bf16(sums, m0 + index * kGroupRows, tile.column);
+            store_bf16(sums, m0 + index * kGroupRows, tile.column, [&](uint32_t begin, uint32_t end) {
+                finish_plain<1, C::kTilesN>(sums, begin, end, bias, p.activation);
+                wait_for_stores();
+            });
         } else {
+            finish_plain<1, C::kTilesN>(sums, 0, C::kTilesN, bias, p.activation);
             store_f32<1, C::kTilesN>(sums, p, m0 + threadIdx.x / kWarp * 16, tile.column);
         }
     }
@@ -308,15 +314,16 @@ template <typename C> struct Group {
             fold<1, C::kTilesN>(gate, sums, branches, l);
         }
         barrier_wait(ring.x_full(), n_tiles % 2);
+        store_bf16(gate, m0 + index * kGroupRows, tile.column, [&](uint32_t begin, uint32_t end) {
 #pragma unroll
-        for (uint32_t j = 0; j < C::kTilesN; j++) {
-            if (tile.column + j * 8 >= told().product.n_padded) continue; /* no x came there */
+            for (uint32_t j = begin; j < end; j++) {
+                if (tile.column + j * 8 >= told().product.n_padded) continue; /* no x came there */
 #pragma unroll
-            for (uint32_t half = 0; half < 2; half++)
-                multiply_pair(gate[0][j], half, load_shared(place(j, half)),
-                              load_shared(place(j, half) + C::kSumsBytes));
-        }
-        store_bf16(gate, m0 + index * kGroupRows, tile.column);
+                for (uint32_t half = 0; half < 2; half++)
+                    multiply_pair(gate[0][j], half, load_shared(place(j, half)),
+                                  load_shared(place(j, half) + C::kSumsBytes));
+            }
+        });
     }
     /* A tile's product and bias, and what the next tile is, come while its panels are multiplied. */
     __device__ void run(const Work &work) {
