@@ -9,7 +9,9 @@ _TARGETS = [
     "-gencode=arch=compute_90,code=compute_90",
 ]
 
+# Intermediate files are named by the process's number, which in a sandbox is the same for all, and /tmp is one.
 _OPTIONS = [
+    "--objdir-as-tempdir",
     "-std=c++17",
     "-O3",
     "-Werror=all-warnings",
