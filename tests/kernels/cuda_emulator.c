@@ -169,6 +169,7 @@ static double softmax(const float *z, uint32_t n, uint32_t j) {
 }
 
 static double mix_weight(const hr_cuda_mix *mix, const float *z, uint32_t j) {
+    if (z == NULL) return 1; /* one term: nothing is gated */
     double weight = 0;
     if (j < mix->n_mixed) weight = mix->n_mixed == 1 ? 1 : softmax(z + mix->gate_at, mix->n_mixed, j);
     if (j < mix->self_first || j - mix->self_first >= mix->n_self) return weight;
@@ -217,8 +218,8 @@ static void tower_layer(const hr_cuda_tower *t, uint32_t i, const double *x, dou
 
 /* What lies between hidden layers is written as the device writes it. */
 static void tower(const hr_cuda_tower *t, uint32_t r, bool is_bf16) {
-    uint32_t width = 0;
-    for (uint32_t i = 0; i < t->n_layers; i++) width = t->layers[i].k > width ? t->layers[i].k : width;
+    uint32_t width = t->layers[0].k;
+    for (uint32_t i = 1; i < t->n_layers; i++) width = t->layers[i].k > width ? t->layers[i].k : width;
     double *x = calloc(width, sizeof *x), *y = calloc(width, sizeof *y);
     if (x == NULL || y == NULL) abort();
     for (uint32_t c = 0; c < t->layers[0].k; c++)
