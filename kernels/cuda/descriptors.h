@@ -119,10 +119,10 @@ typedef struct hr_cuda_product {
 /* One column tile of one product of a launch. */
 typedef struct hr_cuda_tile {
     uint32_t product, column;
-    uint32_t panels;   /* of K */
-    uint32_t branches; /* of a feature gate; else 1 */
-    const float *bias; /* from the tile's column on, zeros past n; NULL: none */
-    const void *reserved;
+    uint32_t panels;      /* of K */
+    uint32_t branches;    /* of a feature gate; else 1 */
+    const float *bias;    /* from the tile's column on, zeros past n; NULL: none */
+    const void *reserved; /* a multiple of 16 bytes in all */
 } hr_cuda_tile;
 
 /* MODEL.md 2.4: layer norm over `width`, then the activation. */

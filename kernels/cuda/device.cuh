@@ -44,7 +44,7 @@ __device__ inline uint16_t bf16_bits(float x) {
     return __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
 
-/* One instruction for both; those for a single one run at a fraction of its rate. */
+/* One instruction for both: of two single ones the compiler may make two of a fraction of its rate. */
 __device__ inline uint32_t bf16_pair(float first, float second) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
     return __bfloat16_as_ushort(pair.x) | (uint32_t)__bfloat16_as_ushort(pair.y) << 16;

@@ -117,18 +117,19 @@ __device__ inline void multiply_pair(float (&gate)[4], uint32_t half, uint32_t h
 template <uint32_t kTilesM, uint32_t kTilesN>
 __device__ void store_f32(const Sums<kTilesM, kTilesN> &sums, const hr_cuda_product &p, uint32_t m,
                           uint32_t n) {
+    float *y = static_cast<float *>(p.y);
+    const uint32_t ld = p.ld_y, end = p.n_padded;
 #pragma unroll
     for (uint32_t j = 0; j < kTilesN; j++) {
         const uint32_t column = n + j * 8 + fragment_column();
-        if (column >= p.n_padded) continue;
+        if (column >= end) continue;
 #pragma unroll
         for (uint32_t i = 0; i < kTilesM; i++) {
 #pragma unroll
             for (uint32_t half = 0; half < 2; half++) {
                 const uint32_t row = m + i * 16 + half * 8 + fragment_row();
                 const float *s = &sums[i][j][2 * half];
-                *reinterpret_cast<float2 *>(static_cast<float *>(p.y) + (size_t)row * p.ld_y + column) =
-                    make_float2(s[0], s[1]);
+                *reinterpret_cast<float2 *>(y + (size_t)row * ld + column) = make_float2(s[0], s[1]);
             }
         }
     }

@@ -187,8 +187,8 @@ __device__ float over_shares(float x) {
 }
 
 /* The user's and context's columns of rows [m0, end), kSlices slices at a time: kShares threads take four
- * columns of a slice; then all threads hand them out to its rows. In f32 a slice has one row of
- * operands, which the block of its first row writes. */
+ * columns of a slice; then all threads hand them out to its rows. In f32 a slice has one row of operands,
+ * which the block of its first row writes. */
 __device__ void gather_slices(const hr_cuda_gather &g, const hr_cuda_header *header, uint32_t panel,
                               uint32_t m0, uint32_t end) {
     __shared__ float4 values[kSlices][kQuads];

@@ -109,7 +109,7 @@ __device__ inline uint4 take_parts(Columns &c) {
 }
 
 /* A row's mix, for the thread that is lane `lane` of its kLanes; all threads of a warp alike. kThreads: the
- * block's. begin(), then columns() for panels `first`, first + step, ... in turn. */
+ * block's. begin(), then columns() for panels first_panel, first_panel + panel_step, ... in turn. */
 template <bool kBf16, uint32_t kThreads> struct MixRow {
     static constexpr uint32_t kChunks = kBf16 ? 1 : 2; /* of 16 bytes: a thread's share of a term's panel */
     static constexpr uint32_t kSlots = 6 / kChunks;
@@ -117,7 +117,7 @@ template <bool kBf16, uint32_t kThreads> struct MixRow {
     static constexpr uint32_t kSharedBytes = kSlots * kChunks * kChunkStep; /* of the block's slots */
 
     const hr_cuda_mix &mix;
-    const hr_cuda_term *terms; /* the mix's: */
+    const hr_cuda_term *terms; /* the mix's, in registers wherever it is, as the numbers of both */
     uint32_t n_terms, n_panels;
     uint8_t *slots; /* the thread's first chunk of the block's */
     uint32_t row, lane;

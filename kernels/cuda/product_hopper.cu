@@ -331,8 +331,9 @@ template <typename C> struct Group {
         fetch(told().tiles[0], tiles.tile());
         copy_commit();
         wait_for_previous(); /* it may read what these tiles overwrite */
+        wait_for_told();
         for (uint32_t n_tiles = 0; tiles.left(); n_tiles++) {
-            wait_for_told(); /* and all have done with the last tile's */
+            sync(); /* all have done with what the last tile was told */
             const hr_cuda_tile &tile = told().tiles[n_tiles % 2];
             const uint32_t m0 = tiles.row();
             tiles.go_on();

@@ -32,10 +32,10 @@ static_assert(kSharedBytes<3> <= 99 * 1024, "one of 8.6");
 
 constexpr uint32_t kLogitLanes = Cell::kThreads / Cell::kM;
 
-/* A layer's input as rows of f32: as a MixRow. */
+/* A layer's input that lies in rows of f32; used as a MixRow is. */
 struct Stored {
-    const float *x; /* the thread's row */
-    uint32_t column;
+    const float *x;  /* the thread's row */
+    uint32_t column; /* by begin() */
 
     __device__ void begin() {
         column = threadIdx.x % kLanes * kColumns;
@@ -194,7 +194,8 @@ __global__ void __launch_bounds__(Cell::kThreads, 2)
         logit_layer(t, m0);
         return;
     }
-    Stored stored = {t.x + (size_t)row * t.ld, 0};
+    Stored stored;
+    stored.x = t.x + (size_t)row * t.ld;
     Output output = {};
     for (uint32_t i = 0; i + 1 < t.n_layers; i++) {
         output = {i + 2 < t.n_layers ? t.hidden[i % 2] : nullptr, t.ld_hidden, t.layers[i + 1].weight, {}};
