@@ -92,12 +92,42 @@ def free_port():
         return probe.getsockname()[1]
 
 
+class ServerEnded(AssertionError):
+    """Before it answered."""
+
+
+def on_free_port(start, tries=5):
+    """start(port); with another port where the server ended, as somebody else may have taken the free one."""
+    for _ in range(tries - 1):
+        try:
+            return start(free_port())
+        except ServerEnded:
+            pass
+    return start(free_port())
+
+
+def redis_answers(process, port):
+    """Whether the redis-server that the process is answers yet; somebody else on its port may never."""
+    if process.poll() is not None:
+        raise ServerEnded("redis-server on port %d ended with %d" % (port, process.returncode))
+    try:
+        with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1) as connection:
+            return connection.ping()
+    except redis.exceptions.BusyLoadingError:
+        return True
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+        return False
+
+
 class Redis:
     """A redis-server on a free loopback port; kill and start keep the port, and lose the data."""
 
     def __init__(self, folder):
         self.folder, self.process = folder, None
-        self.port = free_port()
+        on_free_port(self._start_at)
+
+    def _start_at(self, port):
+        self.port = port
         self.start()
 
     def uri(self, layout="packed", prefix="hr"):
@@ -111,21 +141,10 @@ class Redis:
                               "--appendonly", "no", "--enable-debug-command", "yes", "--dir", self.folder, *options],
                              stdout=subprocess.DEVNULL)
         try:
-            poll_until(self._answers, "redis-server on port %d" % self.port)
+            poll_until(lambda: redis_answers(self.process, self.port), "redis-server on port %d" % self.port)
         except BaseException:
             self.close()
             raise
-
-    def _answers(self):
-        if self.process.poll() is not None:
-            raise AssertionError("redis-server ended with %d" % self.process.returncode)
-        try:
-            with self.connect() as connection:
-                return connection.ping()
-        except redis.exceptions.BusyLoadingError:
-            return True
-        except redis.exceptions.ConnectionError:
-            return False
 
     def kill(self):
         self.process.kill()

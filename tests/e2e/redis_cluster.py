@@ -17,7 +17,7 @@ class RedisCluster:
         self.processes, self.folder = {}, folder
         try:
             for _ in range(N_NODES):
-                self.start(harness.free_port())
+                harness.on_free_port(self.start)
             subprocess.run(["redis-cli", "--cluster", "create", "--cluster-replicas", "1", "--cluster-yes",
                             *("127.0.0.1:%d" % port for port in self.processes)], check=True, stdout=subprocess.DEVNULL)
             self.wait_until_well()
@@ -29,18 +29,12 @@ class RedisCluster:
         """Starts a node; one that ran before still knows its cluster, and has lost its records."""
         folder = os.path.join(self.folder, str(port))
         os.makedirs(folder, exist_ok=True)
-        self.processes[port] = harness.spawn(
+        process = harness.spawn(
             ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder, "--cluster-enabled",
              "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(harness.free_port()),
              "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"], stdout=subprocess.DEVNULL)
-
-        def answers():
-            try:
-                return self.ask(port, "PING")
-            except redis.exceptions.ConnectionError:
-                return False
-
-        harness.poll_until(answers, "redis-server on port %d" % port)
+        harness.poll_until(lambda: harness.redis_answers(process, port), "redis-server on port %d" % port)
+        self.processes[port] = process
 
     def uri(self, *options):
         nodes = ",".join("127.0.0.1:%d" % port for port in list(self.processes)[:3])
